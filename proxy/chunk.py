@@ -1,0 +1,128 @@
+"""Pieces of a reply, in OpenAI's shape, and the places in them that hold text.
+
+A whole reply is a stream of one chunk, so every filter sees every reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import orjson
+
+_NO_CHOICES: Final[list[Any]] = []
+
+
+class Slot:
+    """One writable string of a request or a reply.
+
+    ``kind`` is ``content``, ``refusal``, ``reasoning``, ``arguments`` (JSON text), or for requests
+    any other name that describes the field. ``key`` tells the slots of one chunk apart and joins the
+    same logical text across a stream's chunks: ``(choice, kind, tool call index or part index)``.
+    Assigning ``text`` writes through to the owner and marks it changed.
+    """
+
+    __slots__ = ("_field", "_holder", "_owner", "key", "kind")
+
+    def __init__(self, owner: Any, holder: Any, field: Any, kind: str, key: tuple[Any, ...]) -> None:
+        self._owner = owner
+        self._holder = holder
+        self._field = field
+        self.kind = kind
+        self.key = key
+
+    @property
+    def text(self) -> str:
+        text: str = self._holder[self._field]
+        return text
+
+    @text.setter
+    def text(self, value: str) -> None:
+        self._holder[self._field] = value
+        self._owner.touch()
+
+
+class Chunk:
+    """A whole completion (``whole``) or one event of a stream.
+
+    ``data`` is the parsed JSON object; ``raw`` the exact bytes it came from, None once it was changed
+    or when it never had any. Change ``data`` only together with :meth:`touch`.
+    """
+
+    __slots__ = ("data", "raw", "whole")
+
+    def __init__(self, data: dict[str, Any], raw: bytes | None = None, *, whole: bool = False) -> None:
+        self.data = data
+        self.raw = raw
+        self.whole = whole
+
+    def touch(self) -> None:
+        """Say that ``data`` no longer equals ``raw``."""
+        self.raw = None
+
+    def encode(self) -> bytes:
+        """Return the JSON bytes: the upstream's own where nothing changed them."""
+        raw = self.raw
+        return raw if raw is not None else orjson.dumps(self.data)
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        choices = self.data.get("choices")
+        return choices if isinstance(choices, list) else _NO_CHOICES
+
+    def texts(self) -> Iterator[Slot]:
+        """Yield the writable text slots: content, refusal, reasoning, tool arguments; delta or message alike."""
+        for choice in self.choices:
+            index = choice.get("index", 0)
+            part = choice.get("delta") or choice.get("message")
+            if part is None:
+                if isinstance(choice.get("text"), str):  # /v1/completions
+                    yield Slot(self, choice, "text", "content", (index, "content", 0))
+                continue
+            if not isinstance(part, dict):
+                continue
+            for field, kind in _FIELDS:
+                value = part.get(field)
+                if value is None:
+                    continue
+                if isinstance(value, str):
+                    yield Slot(self, part, field, kind, (index, field, 0))
+                elif isinstance(value, list):
+                    for n, piece in enumerate(value):
+                        if isinstance(piece, dict):
+                            for name in ("text", "refusal", "thinking"):
+                                if isinstance(piece.get(name), str):
+                                    yield Slot(self, piece, name, kind, (index, field, n))
+            for n, tool in enumerate(part.get("tool_calls") or ()):
+                function = tool.get("function") or tool.get("custom")
+                if isinstance(function, dict):
+                    field = "arguments" if "arguments" in function else "input"
+                    if isinstance(function.get(field), str):
+                        yield Slot(self, function, field, "arguments", (index, "arguments", tool.get("index", n)))
+            legacy = part.get("function_call")
+            if isinstance(legacy, dict) and isinstance(legacy.get("arguments"), str):
+                yield Slot(self, legacy, "arguments", "arguments", (index, "arguments", -1))
+
+    @property
+    def startup(self) -> bool:
+        """Tell whether this is a stream's preamble: nothing in it that the caller asked for yet."""
+        for choice in self.choices:
+            if choice.get("finish_reason"):
+                return False
+            delta = choice.get("delta")
+            if delta is None:
+                return not choice.get("text")
+            for field, value in delta.items():
+                if field != "role" and value:
+                    return False
+        return not (self.data.get("usage") or self.data.get("error"))
+
+
+# `thinking_blocks` texts repeat `reasoning_content`; both are slots, so that neither can leak.
+_FIELDS: Final = (
+    ("content", "content"),
+    ("refusal", "refusal"),
+    ("reasoning_content", "reasoning"),
+    ("reasoning", "reasoning"),
+    ("thinking_blocks", "reasoning"),
+)

@@ -1,0 +1,84 @@
+"""The narrow waist towards the network: what is sent upstream and what comes back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+Headers = dict[str, str]
+"""Reply headers, names in lower case; of a repeated header the last value."""
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """One HTTP request as a provider wants it, without credentials.
+
+    ``path`` is appended to the provider's base URL, query included. ``headers`` are name/value pairs in
+    lower case, without host, content-length and the key's own. ``memo`` is the translator's: what it has
+    to remember from encoding to decode the answer (tool names, the forced tool, …).
+    """
+
+    path: str
+    body: bytes
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    method: str = "POST"
+    stream: bool = False
+    dropped: tuple[str, ...] = ()
+    """Names of the caller's parameters that the target cannot take and `unsupported: drop` left out."""
+    applied_max_tokens: int | None = None
+    """The bound on the answer where we set it, not the caller."""
+    memo: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: to connect (TLS included), to the reply's first byte, between two reads, in all."""
+
+    connect: float = 5.0
+    first_byte: float = 30.0
+    idle: float = 30.0
+    total: float = 600.0
+
+
+class UpstreamReply(ABC):
+    """A reply whose head has arrived. Whoever holds it must read it to the end or close it."""
+
+    status: int
+    headers: Headers
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """Return the next piece of the body as the network gave it, ``b""`` at its end.
+
+        Raises:
+            UpstreamError: ``upstream_timeout``, ``upstream_unreachable`` (connection lost before the
+                message's end) or ``upstream_invalid_response`` (broken framing, a cap exceeded).
+        """
+
+    @abstractmethod
+    async def body(self, limit: int) -> bytes:
+        """Return the whole (rest of the) body; raise ``upstream_invalid_response`` above ``limit`` bytes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection back if the message was read to its end, else abort it. Idempotent."""
+
+
+class Upstream(ABC):
+    """Connections to one origin (one provider entry of llm.yml)."""
+
+    @abstractmethod
+    async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
+        """Send ``request`` with ``credentials`` headers added; return when the final reply's head is in.
+
+        Cancelling closes the socket. Never follows redirects.
+
+        Raises:
+            UpstreamError: ``upstream_unreachable``, ``upstream_tls``, ``upstream_timeout``,
+                ``upstream_invalid_response``.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close idle connections; those in use end with their replies."""
