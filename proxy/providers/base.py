@@ -1,12 +1,13 @@
 """What a vendor's translator is: pure functions between OpenAI's shapes and the vendor's wire.
 
-No sockets, no clocks, no globals in here or in any vendor's file: the same input gives the same output,
-however often it is retried.
+No sockets, no clocks (but :attr:`Provider.now`, injected), no globals in here or in any vendor's file: the
+same input gives the same output, however often it is retried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -135,6 +136,8 @@ class Provider:
     endpoints: ClassVar[frozenset[str]] = frozenset(("chat",))
     default_base_url: ClassVar[str] = ""
     needs_key: ClassVar[bool] = True
+    now: Callable[[], float] = staticmethod(time.time)
+    """Wall seconds, for `created` where a vendor's reply holds no time; tests set their own on the instance."""
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         self.name = name
