@@ -67,11 +67,14 @@ class ApiRequest:
     ``completions`` or ``embeddings``.
     """
 
-    __slots__ = ("body", "changed", "include_usage", "model", "size", "stream")
+    __slots__ = ("body", "changed", "include_usage", "model", "ours", "size", "stream")
     endpoint: str = ""
 
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
         self.body = body
+        self.ours: frozenset[str] = frozenset()
+        """Names in ``body`` whose value we injected (team, provider, quota): dropped silently where a
+        target cannot take them; only a client's own are refused as ``unsupported_parameter``."""
         self.size = size
         self.changed = False
         model = body.get("model")
@@ -104,6 +107,20 @@ class ApiRequest:
     def touch(self) -> None:
         """Say that a policy changed ``body``."""
         self.changed = True
+
+    def with_ours(self, values: dict[str, Any]) -> ApiRequest:
+        """Return a shallow copy whose body also holds ``values``, marked as ours; self where there are none."""
+        if not values:
+            return self
+        copy = object.__new__(type(self))
+        copy.body = {**self.body, **values}
+        copy.ours = frozenset(values)
+        copy.size = self.size
+        copy.changed = self.changed
+        copy.model = self.model
+        copy.stream = self.stream
+        copy.include_usage = self.include_usage
+        return copy
 
     @property
     def n(self) -> int:

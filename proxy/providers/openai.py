@@ -1,0 +1,407 @@
+"""OpenAI and every server that speaks its API: bytes pass as they are where nothing changes them.
+
+Source: https://platform.openai.com/docs/api-reference/chat. What compatible servers get wrong (missing
+ids, tool calls without index, usage on the finish chunk, no ``[DONE]``) is repaired here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from proxy.chunk import Chunk
+from proxy.errors import Truncated, UpstreamError
+from proxy.providers.base import Provider, ProviderSettings, StreamDecoder, Target
+from proxy.providers.failure import failure, snippet
+from proxy.request import ApiRequest
+from proxy.upstream.base import Headers, UpstreamRequest
+
+FINISH: Final = frozenset(("stop", "length", "tool_calls", "content_filter", "function_call"))
+#: Finish words of compatible servers, in OpenAI's closed set.
+_FINISH_WORDS: Final = {
+    "eos": "stop", "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_length": "length",
+    "tool_use": "tool_calls", "tool_call": "tool_calls", "safety": "content_filter", "refusal": "content_filter",
+}  # fmt: skip
+_PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
+_OBJECT: Final = {"chat": "chat.completion.chunk", "completions": "text_completion"}
+#: Fields of ours, or of other dialects, that OpenAI answers with "Unrecognized request argument".
+_OURS: Final = ("template", "variables", "thinking_blocks")
+
+
+class OpenAISettings(ProviderSettings):
+    """An ``openai`` entry of llm.yml."""
+
+    organization_id: str | None = None
+
+
+class OpenAI(Provider):
+    """OpenAI's own wire."""
+
+    kind: ClassVar[str] = "openai"
+    Settings: ClassVar[type[ProviderSettings]] = OpenAISettings
+    endpoints: ClassVar[frozenset[str]] = frozenset(_PATHS)
+    default_base_url: ClassVar[str] = "https://api.openai.com/v1"
+
+    def __init__(self, name: str, settings: ProviderSettings) -> None:
+        super().__init__(name, settings)
+        self.stream_usage = settings.stream_usage != "never"
+        """Ask for usage in streams; cleared for good once the server refuses the parameter (`auto`)."""
+        host = urlsplit(self.base_url()).hostname or ""
+        self._modern = host == "api.openai.com" or host.endswith(".openai.azure.com")
+        self._headers: list[tuple[str, str]] = [("content-type", "application/json")]
+        if organization := getattr(settings, "organization_id", None):
+            self._headers.append(("openai-organization", organization))
+        self._headers.extend((name.lower(), value) for name, value in settings.headers.items())
+
+    def path(self, endpoint: str, target: Target) -> str:
+        """Return the path below the base URL."""
+        return _PATHS[endpoint]
+
+    def encode(self, request: ApiRequest, target: Target) -> UpstreamRequest:
+        body = dict(request.body)
+        body["model"] = target.model
+        for name in _OURS:
+            body.pop(name, None)
+        applied = None
+        ours = request.ours
+        if ours:
+            if "max_tokens" in ours:
+                if request.endpoint == "embeddings":
+                    del body["max_tokens"]
+                else:
+                    applied = body["max_tokens"]
+                    if self._modern and request.endpoint == "chat":
+                        body["max_completion_tokens"] = body.pop("max_tokens")
+            if "temperature" in ours and (request.endpoint == "embeddings" or _reasons(target.model)):
+                del body["temperature"]
+        if request.stream and self.stream_usage and request.endpoint != "embeddings":
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        elif not self.stream_usage:
+            body.pop("stream_options", None)
+        return UpstreamRequest(
+            self.path(request.endpoint, target),
+            orjson.dumps(body),
+            self._headers,
+            stream=request.stream,
+            applied_max_tokens=applied,
+            memo=(request.endpoint, target.model),
+        )
+
+    def decode(self, status: int, headers: Headers, body: bytes, sent: UpstreamRequest) -> Chunk:
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            data = None
+        if type(data) is not dict:
+            raise UpstreamError(
+                "upstream_invalid_response",
+                f"{self.name} answered with something that is not a JSON object: {snippet(body) or 'an empty body'}",
+                counts=True,
+                retryable=True,
+            )
+        if data.get("error") and "choices" not in data and "data" not in data:
+            raise self._in_band(data["error"])
+        endpoint, model = sent.memo
+        chunk = Chunk(data, body, whole=True)
+        if endpoint == "embeddings":
+            if type(data.get("data")) is not list:
+                raise self._unlike("data", body)
+            return chunk
+        choices = data.get("choices")
+        if type(choices) is not list or not all(type(choice) is dict for choice in choices):
+            raise self._unlike("choices", body)
+        _mend_whole(chunk, endpoint, model)
+        return chunk
+
+    def decoder(self, sent: UpstreamRequest) -> StreamDecoder:
+        endpoint, model = sent.memo
+        return OpenAIDecoder(self, endpoint, model)
+
+    def failure(self, status: int, headers: Headers, body: bytes) -> UpstreamError:
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            data = None
+        if type(data) is list and data and type(data[0]) is dict:
+            data = data[0]
+        error = data.get("error", data) if type(data) is dict else None
+        if type(error) is dict:
+            code = error.get("code")
+            if type(code) is not str:
+                code = error.get("type") if type(error.get("type")) is str else None
+            message = error.get("message") or error.get("detail") or error.get("title") or ""
+            param = error.get("param")
+            return failure(
+                status,
+                message if type(message) is str else orjson.dumps(message).decode(),
+                headers=headers,
+                native_code=code,
+                param=param if type(param) is str else None,
+                vendor=self.name,
+            )
+        text = error if type(error) is str else snippet(body)
+        return failure(status, text, headers=headers, vendor=self.name)
+
+    def known_models(self, body: bytes) -> list[str]:
+        data = orjson.loads(body).get("data") or ()
+        return sorted(str(model["id"]) for model in data if type(model) is dict and "id" in model)
+
+    def _unlike(self, field: str, body: bytes) -> UpstreamError:
+        return UpstreamError(
+            "upstream_invalid_response",
+            f"{self.name} answered without `{field}`: {snippet(body)}",
+            counts=True,
+            retryable=True,
+        )
+
+    def _in_band(self, error: Any) -> UpstreamError:
+        """Return the error that a 200 reply or a stream's event carried."""
+        if type(error) is not dict:
+            return failure(500, str(error), vendor=self.name)
+        code = error.get("code")
+        status = _status(code) or _status(error.get("status")) or _BY_TYPE.get(str(error.get("type"))) or 500
+        word = code if type(code) is str and not code.isdigit() else error.get("type")
+        return failure(
+            status,
+            str(error.get("message") or error),
+            native_code=word if type(word) is str else None,
+            vendor=self.name,
+        )
+
+
+def _status(value: Any) -> int | None:
+    if type(value) is str and value.isdigit():
+        value = int(value)
+    return value if type(value) is int and 400 <= value < 600 else None
+
+
+_BY_TYPE: Final = {
+    "invalid_request_error": 400, "rate_limit_error": 429, "rate_limit_exceeded": 429, "insufficient_quota": 429,
+    "requests": 429, "tokens": 429, "authentication_error": 401, "permission_error": 403, "not_found_error": 404,
+    "overloaded_error": 529,
+}  # fmt: skip
+
+
+def _reasons(model: str) -> bool:
+    """Tell whether the model takes no sampling parameters (OpenAI's o-series and gpt-5)."""
+    name = model.rsplit("/", 1)[-1]
+    return name[:2] in ("o1", "o3", "o4") or (name.startswith("gpt-5") and "chat" not in name)
+
+
+def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
+    data = chunk.data
+    wanted = "chat.completion" if endpoint == "chat" else "text_completion"
+    if data.get("object") != wanted:
+        data["object"] = wanted
+        chunk.touch()
+    for name, value in (("id", "chatcmpl-0"), ("model", model), ("created", 0)):
+        if not data.get(name) and data.get(name) != value:
+            data[name] = value
+            chunk.touch()
+    for index, choice in enumerate(data["choices"]):
+        if type(choice.get("index")) is not int:
+            choice["index"] = index
+            chunk.touch()
+        _mend_finish(chunk, choice)
+        message = choice.get("message")
+        if type(message) is dict:
+            if message.get("role") != "assistant":
+                message["role"] = "assistant"
+                chunk.touch()
+            if "content" not in message:
+                message["content"] = None
+                chunk.touch()
+            if message.get("tool_calls") is not None:
+                _mend_calls(chunk, message, whole=True)
+
+
+def _mend_finish(chunk: Chunk, choice: dict[str, Any]) -> None:
+    word = choice.get("finish_reason")
+    if word is None:
+        if chunk.whole:
+            message = choice.get("message")
+            choice["finish_reason"] = "tool_calls" if type(message) is dict and message.get("tool_calls") else "stop"
+            chunk.touch()
+        elif "finish_reason" not in choice:
+            choice["finish_reason"] = None
+            chunk.touch()
+    elif word not in FINISH:
+        choice["x_llm_native_finish_reason"] = str(word)
+        choice["finish_reason"] = _FINISH_WORDS.get(str(word).lower(), "stop")
+        chunk.touch()
+
+
+def _mend_calls(chunk: Chunk, part: dict[str, Any], *, whole: bool) -> None:
+    calls = part["tool_calls"]
+    if type(calls) is not list:
+        del part["tool_calls"]
+        chunk.touch()
+        return
+    if whole and not calls:
+        del part["tool_calls"]  # an empty array is refused when a client sends it back
+        chunk.touch()
+        return
+    for index, call in enumerate(calls):
+        if type(call) is not dict:
+            continue
+        if not whole and type(call.get("index")) is not int:
+            call["index"] = index
+            chunk.touch()
+        if whole and not call.get("type"):
+            call["type"] = "function"
+            chunk.touch()
+        function = call.get("function")
+        if type(function) is dict and "arguments" in function and type(function["arguments"]) is not str:
+            arguments = function["arguments"]
+            function["arguments"] = "" if arguments is None else orjson.dumps(arguments).decode()
+            chunk.touch()
+
+
+class OpenAIDecoder(StreamDecoder):
+    """OpenAI's stream: events are chunks already."""
+
+    __slots__ = ("_endpoint", "_finished", "_id", "_last", "_model", "_object", "_open", "_provider", "_roles", "_usage", "done")
+
+    def __init__(self, provider: OpenAI, endpoint: str, model: str) -> None:
+        self.done = False
+        self._provider = provider
+        self._endpoint = endpoint
+        self._object = _OBJECT[endpoint]
+        self._model = model
+        self._id: str | None = None
+        self._roles: set[int] = set()
+        self._open: set[int] = set()
+        self._finished = False
+        self._usage: dict[str, Any] | None = None
+        self._last: dict[str, Any] = {}
+
+    def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
+        if self.done:
+            return ()
+        if data == b"[DONE]":
+            self.done = True
+            return self._end()
+        try:
+            piece = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            if data.strip() == b"[DONE]":
+                self.done = True
+                return self._end()
+            raise UpstreamError(
+                "upstream_invalid_response", f"{self._provider.name} sent an event that is not JSON.", counts=True
+            ) from None
+        if type(piece) is not dict:
+            raise UpstreamError(
+                "upstream_invalid_response", f"{self._provider.name} sent an event that is not an object.", counts=True
+            )
+        choices = piece.get("choices")
+        if not choices:
+            return self._without_choices(event, piece)
+        chunk = Chunk(piece, data)
+        if piece.get("usage"):
+            # Usage belongs on a chunk of its own; some servers repeat it on every chunk, cumulative.
+            self._usage = piece.pop("usage")
+            chunk.raw = None
+        if piece.get("error"):
+            raise self._provider._in_band(piece["error"])
+        if type(choices) is not list:
+            raise UpstreamError(
+                "upstream_invalid_response", f"{self._provider.name} sent `choices` that is no array.", counts=True
+            )
+        if piece.get("object") != self._object:
+            piece["object"] = self._object
+            chunk.raw = None
+        if self._id is None:
+            self._first(chunk)
+        elif piece.get("id") != self._id or not piece.get("model") or type(piece.get("created")) is not int:
+            piece["id"] = self._id
+            piece["model"] = piece.get("model") or self._last["model"]
+            piece["created"] = self._last["created"]
+            chunk.raw = None
+        for choice in choices:
+            if type(choice) is not dict:
+                raise UpstreamError(
+                    "upstream_invalid_response", f"{self._provider.name} sent a choice that is no object.", counts=True
+                )
+            index = choice.get("index")
+            if type(index) is not int:
+                index = choice["index"] = 0
+                chunk.raw = None
+            if self._endpoint == "chat":
+                self._delta(chunk, choice, index)
+            if choice.get("finish_reason"):
+                if choice["finish_reason"] not in FINISH:
+                    _mend_finish(chunk, choice)
+                self._open.discard(index)
+                self._finished = True
+            elif "finish_reason" not in choice:
+                choice["finish_reason"] = None
+                chunk.raw = None
+        return (chunk,)
+
+    def _first(self, chunk: Chunk) -> None:
+        data = chunk.data
+        if type(data.get("id")) is not str or not data["id"]:
+            data["id"] = "chatcmpl-0"
+            chunk.raw = None
+        if not data.get("model"):
+            data["model"] = self._model
+            chunk.raw = None
+        if type(data.get("created")) is not int:
+            data["created"] = 0
+            chunk.raw = None
+        self._id = data["id"]
+        self._last = {"id": data["id"], "object": self._object, "created": data["created"], "model": data["model"]}
+
+    def _delta(self, chunk: Chunk, choice: dict[str, Any], index: int) -> None:
+        delta = choice.get("delta")
+        if type(delta) is not dict:
+            # Some servers put the whole message, or nothing, on their last event.
+            message = choice.pop("message", None)
+            delta = choice["delta"] = message if type(message) is dict else {}
+            chunk.raw = None
+        if index not in self._roles:
+            self._roles.add(index)
+            self._open.add(index)
+            if delta.get("role") != "assistant":
+                choice["delta"] = {"role": "assistant", **{k: v for k, v in delta.items() if k != "role"}}
+                delta = choice["delta"]
+                chunk.raw = None
+        elif "role" in delta:
+            # Compatible servers repeat the role on every chunk; it is announced exactly once.
+            del delta["role"]
+            chunk.raw = None
+        if delta.get("tool_calls") is not None:
+            _mend_calls(chunk, delta, whole=False)
+
+    def _without_choices(self, event: str, piece: dict[str, Any]) -> Sequence[Chunk]:
+        error = piece.get("error")
+        if error or event == "error":
+            raise self._provider._in_band(error or piece)
+        if usage := piece.get("usage"):
+            self._usage = usage
+            self._last = self._last or {
+                "id": piece.get("id") or "chatcmpl-0", "object": self._object,
+                "created": piece.get("created") or 0, "model": piece.get("model") or self._model,
+            }  # fmt: skip
+        elif piece.get("type") == "error":
+            raise self._provider._in_band(piece)
+        # Azure opens with an annotation chunk without choices; clients index choices[0].
+        return ()
+
+    def _end(self) -> Sequence[Chunk]:
+        usage, self._usage = self._usage, None
+        if usage is None or type(usage) is not dict:
+            return ()
+        return (Chunk({**self._last, "choices": [], "usage": usage}),)
+
+    def close(self) -> Sequence[Chunk]:
+        if self.done:
+            return ()
+        if not self._finished or self._open:
+            raise Truncated
+        self.done = True
+        return self._end()

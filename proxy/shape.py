@@ -1,0 +1,144 @@
+"""The two forms of a reply, each made from the other: a whole completion and a stream of chunks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from proxy.chunk import Chunk
+
+_WORDS: Final = re.compile(r"\S+\s*|\s+")
+_ENVELOPE: Final = ("id", "created", "model", "system_fingerprint", "service_tier")
+
+
+def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
+    """Yield the stream that says what ``whole`` says: role, reasoning, text and calls, finish, usage.
+
+    ``words``: one content chunk a word, else one for all.
+    """
+    data = whole.data
+    chat = data.get("object") != "text_completion"
+    envelope = {name: data[name] for name in _ENVELOPE if name in data}
+    envelope["object"] = "chat.completion.chunk" if chat else "text_completion"
+
+    def piece(index: int, part: Any, finish: str | None = None, **extra: Any) -> Chunk:
+        body = {"delta": part} if chat else {"text": part}
+        choice = {"index": index, **body, "logprobs": extra.pop("logprobs", None), "finish_reason": finish, **extra}
+        return Chunk({**envelope, "choices": [choice]})
+
+    for choice in data.get("choices") or ():
+        index = choice.get("index", 0)
+        extra = {k: v for k, v in choice.items() if k.startswith("x_")}
+        if not chat:
+            text = choice.get("text") or ""
+            for part in _WORDS.findall(text) if words else [text]:
+                yield piece(index, part)
+            yield piece(index, "", choice.get("finish_reason") or "stop", **extra)
+            continue
+        message = choice.get("message") or {}
+        yield piece(index, {"role": "assistant", "content": "" if message.get("content") is not None else None})
+        for name in ("reasoning_content", "reasoning", "thinking_blocks", "annotations", "audio"):
+            if message.get(name):
+                yield piece(index, {name: message[name]})
+        if message.get("refusal"):
+            yield piece(index, {"refusal": message["refusal"]})
+        text = message.get("content")
+        if text and isinstance(text, str):
+            parts = _WORDS.findall(text) if words else [text]
+            for n, part in enumerate(parts):
+                yield piece(index, {"content": part}, logprobs=choice.get("logprobs") if n == 0 else None)
+        for n, call in enumerate(message.get("tool_calls") or ()):
+            yield piece(index, {"tool_calls": [{"index": n, **call}]})
+        if message.get("function_call"):
+            yield piece(index, {"function_call": message["function_call"]})
+        yield piece(index, {}, choice.get("finish_reason") or "stop", **extra)
+    if data.get("usage"):
+        yield Chunk({**envelope, "choices": [], "usage": data["usage"]})
+
+
+class Fold:
+    """Gather a stream's chunks into the whole completion that says the same."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._text: dict[tuple[int, Any], list[str]] = {}
+        self._calls: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take one chunk of the stream."""
+        data = chunk.data
+        if not self._data:
+            self._data = {name: data[name] for name in _ENVELOPE if name in data}
+            self._data["object"] = "text_completion" if data.get("object") == "text_completion" else "chat.completion"
+        if data.get("usage"):
+            self._data["usage"] = data["usage"]
+        for piece in chunk.choices:
+            index = piece.get("index", 0)
+            choice = self._choices.get(index)
+            if choice is None:
+                choice = self._choices[index] = {"index": index, "logprobs": None, "finish_reason": None}
+            for name, value in piece.items():
+                if name in ("index", "delta", "text"):
+                    continue
+                if name == "logprobs" and value and isinstance(choice.get("logprobs"), dict):
+                    for kind, rows in value.items():
+                        if isinstance(rows, list):
+                            choice["logprobs"].setdefault(kind, [])
+                            choice["logprobs"][kind] = [*(choice["logprobs"][kind] or ()), *rows]
+                elif value is not None:
+                    choice[name] = value
+            if "text" in piece:
+                self._text.setdefault((index, "text"), []).append(piece["text"] or "")
+            delta = piece.get("delta")
+            if delta:
+                self._delta(index, choice, delta)
+
+    def _delta(self, index: int, choice: dict[str, Any], delta: dict[str, Any]) -> None:
+        message = choice.setdefault("message", {"role": "assistant"})
+        for name, value in delta.items():
+            if name == "tool_calls":
+                for n, call in enumerate(value or ()):
+                    self._call(index, call, call.get("index", n))
+            elif name == "function_call" and isinstance(value, dict):
+                held = message.setdefault("function_call", {"name": "", "arguments": ""})
+                held["name"] += value.get("name") or ""
+                held["arguments"] += value.get("arguments") or ""
+            elif name == "role" or value is None:
+                continue
+            elif isinstance(value, str):
+                self._text.setdefault((index, name), []).append(value)
+            elif isinstance(value, list):
+                message[name] = [*message.get(name, ()), *value]
+            else:
+                message[name] = value
+
+    def _call(self, index: int, call: dict[str, Any], position: int) -> None:
+        held = self._calls.setdefault((index, position), {"id": "", "type": "function"})
+        for name, value in call.items():
+            if name in ("function", "custom") and isinstance(value, dict):
+                inner = held.setdefault(name, {})
+                for field, text in value.items():
+                    inner[field] = inner[field] + text if isinstance(inner.get(field), str) and isinstance(text, str) else text
+            elif name != "index" and value is not None:
+                held[name] = value
+
+    def whole(self) -> Chunk:
+        """Return the completion."""
+        for (index, name), parts in self._text.items():
+            choice = self._choices[index]
+            holder = choice if name == "text" else choice.setdefault("message", {"role": "assistant"})
+            holder[name] = "".join(parts)
+        for index, position in sorted(self._calls):
+            message = self._choices[index].setdefault("message", {"role": "assistant"})
+            message.setdefault("tool_calls", []).append(self._calls[index, position])
+        for choice in self._choices.values():
+            message = choice.get("message")
+            if message is not None:
+                if message.get("tool_calls") and not message.get("content"):
+                    message["content"] = None
+                message.setdefault("content", None)
+                message.setdefault("refusal", None)
+        data = {**self._data, "choices": [self._choices[i] for i in sorted(self._choices)]}
+        return Chunk(data, whole=True)
