@@ -1,0 +1,122 @@
+"""What the provider produced is what is billed, whatever the client saw: the meter sits behind the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from proxy import tokens
+from proxy.call import Usage
+from proxy.chunk import Chunk
+from proxy.request import ApiRequest
+
+#: More than any model reads or writes in one call; a larger claim is not believed.
+SANE: Final = 20_000_000
+_FOLD: Final = 256
+
+
+class Meter:
+    """Count one call's tokens: the provider's own numbers, else an estimate of what was produced."""
+
+    __slots__ = ("_parts", "_spent", "complete", "first", "request", "sent", "usage")
+
+    def __init__(self, request: ApiRequest) -> None:
+        self.request = request
+        self.sent = False
+        """Something went upstream: without the provider's numbers the prompt counts as spent."""
+        self.usage: Usage | None = None
+        self.first: float | None = None
+        self._parts: list[str] = []
+        self.complete = False
+        """The provider's answer ended properly, so its numbers are final."""
+        self._spent: list[Usage] = []
+
+    def see(self, chunks: Sequence[Chunk]) -> None:
+        """Take note of what the provider produced."""
+        parts = self._parts
+        for chunk in chunks:
+            data = chunk.data
+            usage = data.get("usage")
+            if usage:
+                self._claim(usage)
+            for choice in data.get("choices") or ():
+                part = choice.get("delta") or choice.get("message")
+                if part:
+                    content = part.get("content")
+                    if content and type(content) is str:
+                        parts.append(content)
+                        if len(part) == 1:
+                            continue
+                    _more(part, parts)
+                elif text := choice.get("text"):
+                    parts.append(text)
+        if len(parts) > _FOLD:
+            self._parts = ["".join(parts)]
+
+    def _claim(self, usage: Any) -> None:
+        if type(usage) is not dict:
+            return
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+        if not _sane(prompt) or not _sane(completion):
+            return
+        details = usage.get("prompt_tokens_details") or {}
+        made = usage.get("completion_tokens_details") or {}
+        self.usage = Usage(
+            prompt,
+            completion,
+            min(_number(details, "cached_tokens"), prompt),
+            min(_number(details, "cache_write_tokens"), prompt),
+            min(_number(made, "reasoning_tokens"), completion),
+            estimated=bool(usage.get("x_llm_estimated")),
+        )
+
+    def retry(self) -> None:
+        """Begin another attempt: what a failed one is known to have cost stays on the bill."""
+        if self.usage is not None and self.usage.total:
+            self._spent.append(self.usage)
+        self.usage = None
+        self._parts = []
+        self.sent = False
+
+    def total(self, model: str) -> Usage:
+        """Return what the call has cost so far, estimated where the provider has not said."""
+        usage = self.usage
+        if usage is None:
+            if not self.sent and not self._parts:
+                usage = Usage()
+            else:
+                prompt = tokens.estimate(self.request, model)
+                usage = Usage(prompt, tokens.count_text("".join(self._parts), model), estimated=True)
+        elif not self.complete and usage.completion == 0 and self._parts:
+            # A stream cut after the provider's opening numbers: those know nothing of the answer yet.
+            made = tokens.count_text("".join(self._parts), model)
+            usage = Usage(usage.prompt, made, usage.cached, usage.cache_write, estimated=True)
+        for spent in self._spent:
+            usage = Usage(
+                usage.prompt + spent.prompt, usage.completion + spent.completion, usage.cached + spent.cached,
+                usage.cache_write + spent.cache_write, usage.reasoning + spent.reasoning,
+                estimated=usage.estimated or spent.estimated,
+            )  # fmt: skip
+        return usage
+
+
+def _more(part: dict[str, Any], parts: list[str]) -> None:
+    for name in ("reasoning_content", "reasoning", "refusal"):
+        value = part.get(name)
+        if value and type(value) is str:
+            parts.append(value)
+    for call in part.get("tool_calls") or ():
+        function = call.get("function") or call.get("custom")
+        if type(function) is dict:
+            for value in function.values():
+                if type(value) is str:
+                    parts.append(value)
+
+
+def _sane(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= SANE
+
+
+def _number(details: Any, name: str) -> int:
+    value = details.get(name) if type(details) is dict else None
+    return value if _sane(value) else 0  # type: ignore[return-value]
