@@ -1,0 +1,262 @@
+"""A parsed, expanded document → a :class:`Config`, section by section, every mistake noted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from policies import registry as policies
+from policies.base import Policy
+from proxy.config import plugins
+from proxy.config.auth import AuthSettings
+from proxy.config.document import Document
+from proxy.config.expand import Expander, Unset
+from proxy.config.model import (
+    Config,
+    Feature,
+    ModelRoute,
+    Name,
+    PolicyEntry,
+    PolicyTest,
+    Price,
+    ProviderEntry,
+    ServerSettings,
+    StoreSettings,
+    TeamSettings,
+    TelemetrySettings,
+    UsageSettings,
+)
+from proxy.config.problem import Path, did_you_mean
+from proxy.config.validate import Validator
+from proxy.providers import registry as providers
+from proxy.providers.base import Provider, ProviderSettings
+
+SECTIONS: Final[dict[str, Any]] = {
+    "server": ServerSettings,
+    "store": StoreSettings,
+    "auth": AuthSettings,
+    "default_provider": Name,
+    "providers": None,
+    "models": dict[Name, ModelRoute],
+    "features": tuple[Feature, ...],
+    "teams": dict[Name, TeamSettings],
+    "policies": None,
+    "prices": dict[Name, Price],
+    "usage": UsageSettings,
+    "telemetry": TelemetrySettings,
+    "tests": tuple[PolicyTest, ...],
+}
+"""The top-level keys with the types of their values (providers and policies have one type per entry)."""
+
+LATER: Final[dict[Path, str]] = {
+    ("audit",): "this version writes the audit record to its log only; take the section out",
+    ("auth", "jwt"): "this version does not check JWTs yet; use `keys`",
+    ("telemetry", "otlp_endpoint"): "this version does not export traces yet; take the key out",
+}
+"""Keys of the contract whose machinery comes with a later version."""
+
+#: Keys that every entry under ``policies:`` may have besides the policy's own settings.
+COMMON: Final = ("enforce", "store_down")
+
+
+class Builder:
+    """Build the configuration of one document."""
+
+    def __init__(self, document: Document, environ: Mapping[str, str], folder: str) -> None:
+        self.document = document
+        self.folder = folder
+        self.environ = environ
+        self.expander = Expander(document, environ, folder)
+        self.validator = Validator(document, self.expander.whole, self.expander.touched, self.expander.broken)
+        self.secrets: list[str] = []
+
+    def build(self) -> Config:
+        """Return the configuration; it is only usable if the document has no problems afterwards."""
+        raw = self._take_later({k: v for k, v in self.document.tree.items() if not k.startswith("x-")})
+        tree: dict[str, Any] = raw
+        if self.document.expands:
+            tree = {key: self.expander.expand(value, (key,)) for key, value in raw.items()}
+        for key in tree:
+            if key not in SECTIONS:
+                near = did_you_mean(key, SECTIONS)
+                advice = "" if near else " (keys of your own begin with `x-`)"
+                self.document.add((key,), f"unknown section{advice}", near)
+        # An empty section is as good as none.
+        tree = {key: value for key, value in tree.items() if value is not None and key in SECTIONS}
+        parts: dict[str, Any] = {}
+        for key, annotation in SECTIONS.items():
+            if annotation is None or key not in tree:
+                continue
+            value = self.validator.validate(annotation, self._normal(key, tree[key]), (key,))
+            if value is not None:
+                parts[key] = value
+        parts["server"] = self._server(parts.get("server", ServerSettings()))
+        parts["providers"] = self._providers(tree.get("providers"))
+        parts["policies"] = self._policies(tree.get("policies"))
+        self._collect(parts["server"].secret)
+        for key_settings in parts["auth"].keys if "auth" in parts else ():
+            self._collect(key_settings.key)
+        return Config(self.document.file, self.folder, secrets=tuple(dict.fromkeys(self.secrets)), **parts)
+
+    def _take_later(self, tree: dict[str, Any]) -> dict[str, Any]:
+        for path, message in LATER.items():
+            node: Any = tree
+            for step in path[:-1]:
+                node = node.get(step) if type(node) is dict else None
+            if type(node) is dict and path[-1] in node:
+                self.document.add(path, message)
+                if len(path) == 1:
+                    tree = {key: value for key, value in tree.items() if key != path[0]}
+                else:
+                    tree = {**tree, str(path[0]): {k: v for k, v in node.items() if k != path[1]} or None}
+        return tree
+
+    @staticmethod
+    def _normal(key: str, value: Any) -> Any:
+        if key == "store" and isinstance(value, str | Unset):
+            return {"url": value}
+        if key == "teams" and type(value) is dict:
+            return {name: {} if team is None else team for name, team in value.items()}
+        return value
+
+    def _collect(self, *secrets: SecretStr | None) -> None:
+        self.secrets.extend(value for secret in secrets if secret and len(value := secret.get_secret_value()) >= 6)
+
+    def _server(self, server: ServerSettings) -> ServerSettings:
+        """Take ``LLM_SIDECAR_SECRET`` where the file says nothing about the secret."""
+        value = self.environ.get("LLM_SIDECAR_SECRET", "").strip()
+        if server.secret is not None or not value:
+            return server
+        found = self.validator.validate(ServerSettings, {"secret": value}, ("server",))
+        return server if found is None else server.model_copy(update={"secret": found.secret})
+
+    # --- providers -------------------------------------------------------------------------------------
+
+    def _providers(self, raw: Any) -> dict[str, ProviderEntry]:
+        result: dict[str, ProviderEntry] = {}
+        if raw is None:
+            return result
+        if type(raw) is not dict:
+            self.document.add(("providers",), "this must be keys with values, one key per provider")
+            return result
+        for name, settings in raw.items():
+            entry = self._provider(name, {} if settings is None else settings)
+            if entry is not None:
+                result[name] = entry
+        return result
+
+    def _provider(self, name: str, raw: Any) -> ProviderEntry | None:
+        path: Path = ("providers", name)
+        if type(raw) is not dict:
+            self.document.add(path, "this must be keys with values, such as `api_key`")
+            return None
+        if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or len(name) > 64:
+            self.document.add(path, "a provider's name has letters, digits, `_`, `-` and `.` only")
+            return None
+        kind = raw.get("kind", name)
+        place: Path = (*path, "kind") if "kind" in raw else path
+        try:
+            cls = plugins.find(str(kind), providers.BUILTIN, Provider, "kind of provider")
+        except plugins.NotFound as error:
+            message = str(error)
+            if "kind" not in raw and error.suggestion is None and kind not in providers.BUILTIN:
+                message = f"`{name}` is not the name of a kind of provider, so say which it is with `kind:`, " \
+                    "such as `kind: openai` for a server that speaks OpenAI's API"  # fmt: skip
+            self.document.add(place, message, error.suggestion)
+            return None
+        raw, absent, reason = self._key(raw, path)
+        settings = self.validator.validate(cls.Settings, raw, path, absent=absent)
+        if settings is None:
+            settings = ProviderSettings()
+            if not absent:
+                return ProviderEntry(name, str(kind), cls, settings, line=self.document.line(path))
+        self._collect(*settings.api_key)
+        self._printable(settings, path)
+        if not absent and not settings.api_key and cls.needs_key and not settings.base_url:
+            self.document.add(path, "this provider needs an `api_key`, such as "
+                              f"`${{{name.upper().replace('-', '_').replace('.', '_')}_API_KEY}}`")  # fmt: skip
+        return ProviderEntry(name, str(kind), cls, settings, absent, self.document.line(path), reason)
+
+    def _key(self, raw: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool, str]:
+        """Return the entry without unset keys, whether that leaves none, and why."""
+        if "api_key" not in raw:
+            return raw, False, ""
+        value = raw["api_key"]
+        keys = value if type(value) is list else [value]
+        kept = [key for key in keys if not isinstance(key, Unset) and key not in (None, "")]
+        if len(kept) == len(keys):
+            return raw, False, ""
+        unset = next((key for key in keys if isinstance(key, Unset)), None)
+        reason = unset.reason if unset else "its api_key is empty"
+        if unset and unset.suggestion:
+            reason += f"; did you mean {unset.suggestion}?"
+        rest = {key: item for key, item in raw.items() if key != "api_key"}
+        if kept:
+            return {**rest, "api_key": kept}, False, ""
+        return rest, True, reason
+
+    def _printable(self, settings: ProviderSettings, path: Path) -> None:
+        for key in settings.api_key:
+            text = key.get_secret_value()
+            if not text.isascii() or not text.isprintable() or " " in text:
+                self.document.add((*path, "api_key"), "an API key has no blanks, line breaks or other than ASCII")
+        for header, value in settings.headers.items():
+            if not header.replace("-", "").replace("_", "").isalnum() or not (value.isascii() and value.isprintable()):
+                self.document.add((*path, "headers", header), "a header's name and value must be plain ASCII text")
+
+    # --- policies --------------------------------------------------------------------------------------
+
+    def _policies(self, raw: Any) -> tuple[PolicyEntry, ...]:
+        if raw is None:
+            return ()
+        if type(raw) is not list:
+            self.document.add(("policies",), "this must be a list; begin each policy with `- `")
+            return ()
+        found = [self._policy(item, i) for i, item in enumerate(raw)]
+        return tuple(entry for entry in found if entry is not None)
+
+    def _policy(self, item: Any, index: int) -> PolicyEntry | None:
+        path: Path = ("policies", index)
+        if isinstance(item, str):
+            item = {item: None}
+        if type(item) is not dict or len(item) != 1:
+            message = "an entry is a policy's name, or one name with its settings: `- quota: {tokens: 100_000}`"
+            if type(item) is dict and len(item) > 1:
+                message += "; indent the settings below the name, and begin the next policy with `- `"
+            self.document.add(path, message)
+            return None
+        ((name, raw),) = item.items()
+        path = (*path, name)
+        settings = {} if raw is None else raw
+        try:
+            cls: type[Policy[Any]] = plugins.find(name, policies.BUILTIN, Policy, "policy")
+        except plugins.NotFound as error:
+            self.document.add(path, str(error), error.suggestion)
+            return None
+        if type(settings) is not dict:
+            self.document.add(path, "a policy's settings are keys with values")
+            return None
+        common = self._common(cls, settings, path)
+        own = {key: value for key, value in settings.items() if key not in COMMON}
+        config = self.validator.validate(cls.Config, own, path, extra_keys=COMMON)
+        if config is None:
+            return None
+        return PolicyEntry(name, cls, config, common["enforce"], common["store_down"], self.document.line(path))
+
+    def _common(self, cls: type[Policy[Any]], settings: dict[str, Any], path: Path) -> dict[str, Any]:
+        common: dict[str, Any] = {"enforce": True, "store_down": cls.store_down_default}
+        if "enforce" in settings:
+            value = self.validator.validate(bool, settings["enforce"], (*path, "enforce"))
+            common["enforce"] = value is not False
+        if "store_down" in settings:
+            value = settings["store_down"]
+            if not cls.keeps_state:
+                self.document.add((*path, "store_down"), "this policy keeps no state; take the key out")
+            elif value not in ("refuse", "allow"):
+                near = did_you_mean(str(value), ("refuse", "allow"))
+                self.document.add((*path, "store_down"), "this must be `refuse` or `allow`", near)
+            else:
+                common["store_down"] = value
+        return common

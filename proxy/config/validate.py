@@ -1,0 +1,273 @@
+"""A part of the document → its pydantic model, and pydantic's errors → our sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+
+from proxy.config import shape
+from proxy.config.document import Document
+from proxy.config.expand import Unset
+from proxy.config.problem import Path, did_you_mean, listed
+
+T = TypeVar("T")
+_SECRET_KEYS: Final = frozenset(("api_key", "key", "secret", "hash", "headers", "url", "webhook"))
+#: Complaints about the kind of value; of several for one place, a more telling one goes first.
+_STRUCTURE: Final = frozenset(
+    ("model_type", "dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "none_required",
+     "model_attributes_type", "dataclass_type", "mapping_type")
+)  # fmt: skip
+_KINDS: Final = {
+    "string": "a text", "int": "a whole number", "float": "a number", "bool": "true or false",
+    "list": "a list", "tuple": "a list", "set": "a list", "frozen_set": "a list", "dict": "keys with values",
+    "model": "keys with values", "mapping": "keys with values",
+}  # fmt: skip
+
+
+class Validator:
+    """Validate parts of one document; mistakes are noted in it."""
+
+    def __init__(self, document: Document, whole: set[Path], touched: set[Path], broken: set[Path]) -> None:
+        self.document = document
+        self.whole = whole
+        self.touched = touched
+        self._noted: set[Path] = broken
+
+    def validate(
+        self, annotation: Any, raw: Any, path: Path, *, extra_keys: Iterable[str] = (), absent: bool = False
+    ) -> Any:
+        """Return ``raw`` as ``annotation`` wants it, None after mistakes.
+
+        ``extra_keys`` are known to the caller and only suggested. ``absent``: the part will not be used, so
+        that what is missing in it is no mistake.
+        """
+        before = len(self.document.problems)
+        raw = self._settle(annotation, raw, path, absent)
+        try:
+            value = TypeAdapter(annotation).validate_python(raw)
+        except ValidationError as error:
+            for place, message, suggestion in self._sentences(error, annotation, raw, tuple(extra_keys)):
+                if absent and place == ():
+                    continue
+                self._note((*path, *place), message, suggestion)
+            return None
+        self._booleans(value, raw, path)
+        return value if len(self.document.problems) == before else None
+
+    # --- expansions without a value -----------------------------------------------------------------
+
+    def _settle(self, annotation: Any, raw: Any, path: Path, absent: bool) -> Any:
+        """Return ``raw`` without its unset optional texts; note the other unset ones."""
+        if type(raw) is dict:
+            result = {}
+            for key, value in raw.items():
+                inner = shape.child(annotation, key) if annotation is not None else None
+                if isinstance(value, Unset):
+                    # A client key that is not set must not vanish from the list of those who may call.
+                    needed = key == "key" and path[:2] == ("auth", "keys")
+                    if absent or (shape.optional_text(inner) and not needed):
+                        continue
+                    self._unset(value, (*path, key))
+                    value = ""
+                result[key] = self._settle(inner, value, (*path, key), absent)
+            return result
+        if type(raw) is list:
+            result_list = []
+            for i, value in enumerate(raw):
+                if isinstance(value, Unset):
+                    self._unset(value, (*path, i))
+                    value = ""
+                result_list.append(self._settle(shape.child(annotation, i), value, (*path, i), absent))
+            return result_list
+        if isinstance(raw, Unset):
+            self._unset(raw, path)
+            return ""
+        return self._scalar(annotation, raw, path)
+
+    def _scalar(self, annotation: Any, raw: Any, path: Path) -> Any:
+        """Refuse what pydantic would take for a boolean or a number but YAML 1.2 does not."""
+        if annotation is None or path in self.whole:
+            return raw
+        options = {option for option in shape.arms(annotation) if option is not type(None)}
+        if options == {bool} and type(raw) is str:
+            self._note(path, _not_boolean(raw))
+            return False
+        if type(raw) is bool and options <= {int, float}:
+            self._note(path, f"this must be a number, not {str(raw).lower()}")
+        return raw
+
+    def _note(self, path: Path, message: str, suggestion: str | None = None) -> None:
+        """Note a mistake, unless one is noted for the very place: the first is the cause of the others."""
+        if path not in self._noted:
+            self._noted.add(path)
+            self.document.add(path, message, suggestion)
+
+    def _unset(self, value: Unset, path: Path) -> None:
+        self._note(path, f"{value.reason}; set it, or give a default as in `${{NAME:-default}}`", value.suggestion)
+
+    # --- booleans ---------------------------------------------------------------------------------------
+
+    def _booleans(self, value: Any, raw: Any, path: Path) -> None:
+        """Refuse what pydantic would take for a boolean or a number but YAML 1.2 does not."""
+        if isinstance(value, BaseModel) and type(raw) is dict:
+            names = {info.alias or name: name for name, info in type(value).model_fields.items()}
+            for key, item in raw.items():
+                if key in names:
+                    self._booleans(getattr(value, names[key]), item, (*path, key))
+        elif isinstance(value, Mapping) and type(raw) is dict:
+            for key, item in raw.items():
+                if key in value:
+                    self._booleans(value[key], item, (*path, key))
+        elif isinstance(value, Sequence) and type(raw) is list and len(value) == len(raw):
+            for i, item in enumerate(raw):
+                self._booleans(value[i], item, (*path, i))
+        elif type(value) is bool and type(raw) is not bool and path not in self.whole:
+            self._note(path, _not_boolean(raw))
+        elif type(value) in (int, float) and type(raw) is bool:
+            self._note(path, f"this must be a number, not {str(raw).lower()}")
+
+    # --- pydantic's errors ------------------------------------------------------------------------------
+
+    def _sentences(
+        self, error: ValidationError, annotation: Any, raw: Any, extra: tuple[str, ...]
+    ) -> list[tuple[Path, str, str | None]]:
+        by_place: dict[Path, list[Any]] = {}
+        for item in error.errors(include_url=False):
+            place = _place(item, raw)
+            by_place.setdefault(place, []).append(item)
+        result = []
+        for place, items in by_place.items():
+            deeper = any(len(other) > len(place) and other[: len(place)] == place for other in by_place)
+            if _at(raw, place) and all(item["type"] == "too_short" for item in items):
+                continue  # only because the items that are there are wrong themselves
+            telling = [item for item in items if item["type"] not in _STRUCTURE]
+            if deeper and all(len(item["loc"]) > len(place) or item["type"] in _STRUCTURE for item in items):
+                continue  # the other arms of a union; the one that fits best has complaints of its own
+            item = (telling or items)[0]
+            alternatives = items if not telling or len(telling) == len(items) else telling
+            result.append((place, *self._sentence(item, alternatives, place, annotation, raw, extra)))
+        return result
+
+    def _sentence(
+        self, item: Any, items: list[Any], place: Path, annotation: Any, raw: Any, extra: tuple[str, ...]
+    ) -> tuple[str, str | None]:
+        kind: str = item["type"]
+        context = item.get("ctx") or {}
+        if kind == "extra_forbidden":
+            known = _known_keys(annotation, place[:-1])
+            if len(place) == 1:
+                known = [*known, *extra]
+            near = did_you_mean(str(place[-1]), known)
+            others = "" if near or not known else f"; known here: {listed(sorted(known), 'and')}"
+            return f"unknown key{others}", near
+        if kind == "missing":
+            return "this key is required", None
+        if kind in ("literal_error", "enum"):
+            options = _options(annotation, place) or [context.get("expected", "").replace("'", "")]
+            near = did_you_mean(str(_at(raw, place)), options)
+            return f"this must be {listed(options)}{self._got(raw, place)}", near
+        if kind in ("value_error", "assertion_error"):
+            return str(context.get("error") or item["msg"]), None
+        got = self._got(raw, place)
+        value = _at(raw, place)
+        if kind in ("bool_type", "bool_parsing"):
+            return _not_boolean(value if got else None), None
+        if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
+            return f'this must be a text; quote it: "{value}"', None
+        wanted = list(dict.fromkeys(_KINDS[k] for other in items if (k := _kind(other["type"])) in _KINDS))
+        if wanted:
+            return f"this must be {' or '.join(wanted)}{got}", None
+        if kind == "int_from_float":
+            return f"this must be a whole number{got}", None
+        if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+            sign, bound = {
+                "greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
+                "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le"),
+            }[kind]  # fmt: skip
+            return f"this must be {sign} {_number(context.get(bound))}{got}", None
+        if kind == "string_pattern_mismatch":
+            return f"this may only look like `{context.get('pattern')}`{got}", None
+        if kind == "string_too_short" and context.get("min_length") == 1:
+            return "this must not be empty", None
+        if kind == "too_short":
+            return "this must not be an empty list", None
+        message = item["msg"]
+        return f"{message[:1].lower()}{message[1:]}", None
+
+    def _got(self, raw: Any, place: Path) -> str:
+        """Return ``, not "x"`` unless the value may be a secret."""
+        value = _at(raw, place)
+        if any(step in _SECRET_KEYS for step in place) or any(p[-len(place) :] == place for p in self.touched):
+            return ""
+        if isinstance(value, str):
+            return f', not "{value[:40]}"'
+        if value is None:
+            return ", not empty"
+        if isinstance(value, dict | list):
+            return f", not {'keys with values' if isinstance(value, dict) else 'a list'}"
+        return f", not {str(value).lower()}"
+
+
+def _place(item: Any, raw: Any) -> Path:
+    """Return where in the file an error stands: its location without pydantic's names of union arms."""
+    place: list[str | int] = []
+    steps: tuple[Any, ...] = item["loc"]
+    for i, step in enumerate(steps):
+        if (type(raw) is dict and step in raw) or (type(raw) is list and type(step) is int and step < len(raw)):
+            raw = raw[step]
+        elif i == len(steps) - 1 and item["type"] == "missing" and type(raw) is dict:
+            pass
+        else:
+            continue
+        place.append(step)
+    return tuple(place)
+
+
+def _at(raw: Any, place: Path) -> Any:
+    for step in place:
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _known_keys(annotation: Any, place: Path) -> list[str]:
+    for step in place:
+        annotation = shape.child(annotation, step)
+    return [key for model in shape.models(annotation) for key in shape.fields(model)]
+
+
+def _options(annotation: Any, place: Path) -> list[str]:
+    from typing import Literal, get_args, get_origin
+
+    for step in place:
+        annotation = shape.child(annotation, step)
+    return [str(o) for arm in shape.arms(annotation) if get_origin(arm) is Literal for o in get_args(arm)]
+
+
+def _kind(error: str) -> str:
+    for suffix in ("_type", "_parsing", "_parsing_size"):
+        if error.endswith(suffix):
+            return error.removesuffix(suffix)
+    return ""
+
+
+def _not_boolean(raw: Any) -> str:
+    word = str(raw).strip().lower()
+    if isinstance(raw, str) and word in ("yes", "on", "y"):
+        return f"`{raw}` is a text in YAML 1.2; write true"
+    if isinstance(raw, str) and word in ("no", "off", "n"):
+        return f"`{raw}` is a text in YAML 1.2; write false"
+    return "this must be true or false"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+__all__ = ["SecretStr", "Validator"]
