@@ -135,11 +135,12 @@ class NameMap:
     conversation that grows keeps its names.
     """
 
-    __slots__ = ("_allowed", "_first", "_limit", "_sent", "restore")
+    __slots__ = ("_allowed", "_first", "_limit", "_sent", "_valid", "restore")
 
     def __init__(self, allowed: str, first: str, limit: int, reserve: Iterable[str] = ()) -> None:
         self._allowed = re.compile(allowed)
         self._first = re.compile(first)
+        self._valid = re.compile(f"(?:{first})(?:{allowed}){{0,{limit - 1}}}")
         self._limit = limit
         self._sent: dict[str, str] = {}
         self.restore: dict[str, str] = {}
@@ -168,6 +169,8 @@ class NameMap:
         return {sent: name for sent, name in self.restore.items() if sent != name}
 
     def _clean(self, name: str) -> str:
+        if self._valid.fullmatch(name):
+            return name
         name = "".join(c if self._allowed.match(c) else "_" for c in name) or "_"
         if not self._first.match(name):
             name = "_" + name

@@ -1,0 +1,216 @@
+"""An OpenAI chat request as a Messages request.
+
+Source: platform.claude.com/docs/en/api/messages; what a model takes is in
+:mod:`proxy.providers.anthropic_models`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from proxy.errors import ApiError
+from proxy.providers.anthropic_content import (
+    VENDOR,
+    Block,
+    assistant_blocks,
+    cache_mark,
+    opaque,
+    text_blocks,
+    user_blocks,
+)
+from proxy.providers.anthropic_models import Capabilities, capabilities
+from proxy.providers.anthropic_thinking import thinking
+from proxy.providers.anthropic_tools import tool_names, tools
+from proxy.providers.base import Target, drop_or_refuse
+from proxy.providers.common import NameMap, dumps
+from proxy.providers.conversation import Turn, alternate, conversation
+from proxy.request import ApiRequest, bad
+from proxy.upstream.base import UpstreamRequest
+
+#: Fields that change nothing in the answer, or that are translated below.
+_KNOWN: Final = frozenset(
+    ("function_call", "functions", "max_completion_tokens", "max_tokens", "messages", "metadata", "model", "n",
+     "parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort",
+     "response_format", "safety_identifier", "service_tier", "stop", "stream", "stream_options", "temperature",
+     "template", "thinking", "tool_choice", "tools", "top_k", "top_p", "user", "variables")
+)  # fmt: skip
+#: Values that ask for what the vendor does anyhow.
+_NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
+    "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "logprobs": (False,),
+    "top_logprobs": (0,), "modalities": (["text"], []), "store": (False,), "verbosity": ("medium",),
+}  # fmt: skip
+_JSON_ONLY: Final = "Answer with one valid JSON object and nothing else: no prose around it, no code fence."
+_MAX_CACHE_MARKS: Final = 4
+
+
+class Memo:
+    """What the decoder of the answer has to know: renamed tools, and the tool that stands for a JSON answer."""
+
+    __slots__ = ("json_tool", "model", "names")
+
+    def __init__(self, model: str, names: dict[str, str], json_tool: str | None) -> None:
+        self.model = model
+        self.names = names
+        self.json_tool = json_tool
+
+
+def encode(request: ApiRequest, target: Target, version: str) -> UpstreamRequest:
+    """Return the Messages request for ``request``, without headers; ``version`` is the API's.
+
+    Raises:
+        ApiError: as :meth:`proxy.providers.base.Provider.encode`.
+    """
+    body, settings = request.body, target.settings
+    caps = capabilities(target.model)
+    dropped: list[str] = []
+    _refuse_unsupported(body, settings, dropped)
+    maximum, applied = _max_tokens(request, settings, caps)
+    out: dict[str, Any] = {"model": target.model, "max_tokens": maximum}
+
+    talk = conversation(body["messages"])
+    if not talk.turns:
+        bad(f"`messages` holds system messages only; {VENDOR} needs at least one user message.", "messages")
+    names = NameMap(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128, tool_names(body))
+    json_tool = tools(body, out, talk.turns, names, caps, settings, dropped)
+    thinks = thinking(body, out, talk.turns, caps, settings, dropped)
+    _sampling(request, out, thinks, caps, version, settings, dropped)
+
+    system = [block for _, message in talk.system for block in _system(message)]
+    if (body.get("response_format") or {}).get("type") == "json_object":
+        system.append({"type": "text", "text": _JSON_ONLY})
+    if system:
+        out["system"] = system
+    ids = NameMap(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128, (call.id for turn in talk.turns for call in turn.calls))
+    out["messages"] = _messages(talk.turns, names, ids, caps)
+    _cache_marks(out, dropped)
+
+    if stop := _stop(body, settings, dropped):
+        out["stop_sequences"] = stop
+    if user := body.get("user"):
+        out["metadata"] = {"user_id": opaque(user)}
+    tier = body.get("service_tier")
+    if tier in ("auto", "default"):
+        out["service_tier"] = "auto" if tier == "auto" else "standard_only"
+    elif tier is not None:
+        drop_or_refuse(settings, dropped, "service_tier", VENDOR, "use auto or default")
+    if request.stream:
+        out["stream"] = True
+    return UpstreamRequest(
+        "/v1/messages",
+        dumps(out),
+        stream=request.stream,
+        dropped=tuple(dropped),
+        applied_max_tokens=applied,
+        memo=Memo(target.model, names.changed(), json_tool),
+    )
+
+
+# --- messages ---------------------------------------------------------------------------------------------
+
+
+def _system(message: dict[str, Any]) -> list[Block]:
+    blocks = text_blocks(message.get("content"))
+    if blocks:
+        cache_mark(message, blocks[-1])
+    return blocks
+
+
+def _messages(turns: list[Turn], names: NameMap, ids: NameMap, caps: Capabilities) -> list[dict[str, Any]]:
+    echoed = caps.thinking != "none"
+    pieces = alternate(
+        (
+            turn.role,
+            user_blocks(turn, ids) if turn.role == "user" else assistant_blocks(turn, names, ids, thinking=echoed),
+        )
+        for turn in turns
+    )
+    if not pieces or pieces[0][0] == "assistant":
+        pieces.insert(0, ("user", user_blocks(Turn("user"), ids)))  # the vendor wants the user to begin
+    role, last = pieces[-1]
+    if role == "assistant":
+        if not caps.prefill:
+            where = f"messages[{turns[-1].messages[-1][0]}]"
+            raise ApiError(
+                "unsupported_parameter",
+                f"This model does not continue an assistant message; let `messages` end with a user message, not `{where}`.",
+                param=where,
+            )
+        if last[-1]["type"] == "text":
+            last[-1]["text"] = last[-1]["text"].rstrip()
+    return [{"role": role, "content": blocks} for role, blocks in pieces]
+
+
+def _cache_marks(out: dict[str, Any], dropped: list[str]) -> None:
+    """Keep the last four cache breakpoints: the vendor refuses more, and the last cover the longest prefix."""
+    marked = [tool for tool in out.get("tools", ()) if "cache_control" in tool]
+    marked += [block for block in out.get("system", ()) if "cache_control" in block]
+    marked += [block for message in out["messages"] for block in message["content"] if "cache_control" in block]
+    if len(marked) > _MAX_CACHE_MARKS:
+        for block in marked[:-_MAX_CACHE_MARKS]:
+            del block["cache_control"]
+        dropped.append("cache_control")
+
+
+# --- parameters -------------------------------------------------------------------------------------------
+
+
+def _refuse_unsupported(body: dict[str, Any], settings: Any, dropped: list[str]) -> None:
+    if (body.get("n") or 1) > 1:
+        raise ApiError("unsupported_parameter", f"{VENDOR} gives one answer a request; leave `n` at 1.", param="n")
+    for name, value in body.items():
+        if name not in _KNOWN and value is not None and value not in _NEUTRAL.get(name, ()):
+            drop_or_refuse(settings, dropped, name, VENDOR)
+
+
+def _max_tokens(request: ApiRequest, settings: Any, caps: Capabilities) -> tuple[int, int | None]:
+    """Return the bound to send, and the same where it is not the client's own."""
+    asked = request.max_tokens
+    if asked is not None:
+        ours = "max_tokens" in request.ours and request.body.get("max_completion_tokens") is None
+        return asked, asked if ours else None
+    bound = settings.max_tokens or caps.max_output
+    return bound, bound
+
+
+def _sampling(
+    request: ApiRequest, out: dict[str, Any], thinks: str, caps: Capabilities, version: str, settings: Any,
+    dropped: list[str],
+) -> None:  # fmt: skip
+    """Set temperature, top_p and top_k as far as version, model and thinking leave them free."""
+    body = request.body
+    values = {name: body[name] for name in ("temperature", "top_p", "top_k") if body.get(name) is not None}
+    if "temperature" not in values and settings.temperature is not None:
+        values["temperature"] = settings.temperature
+    if not values:
+        return
+
+    def give_up(name: str, hint: str) -> None:
+        if name not in request.ours and body.get(name) is not None:
+            drop_or_refuse(settings, dropped, name, VENDOR, hint)
+
+    fixed = version >= "2026-10-21" or not caps.sampling
+    for name, value in values.items():
+        if name == "top_k" and (type(value) is not int or value < 0):
+            bad("`top_k` must be an integer that is not negative.", "top_k")
+        if value == 1 and name != "top_k":
+            continue  # the vendor's own default, said by leaving it out
+        if fixed:
+            give_up(name, "this model or API version samples in its own way; leave it out")
+        elif thinks == "budget" and not (name == "top_p" and value >= 0.95):
+            give_up(name, "it cannot go together with reasoning")
+        elif name == "temperature" and value > 1:
+            give_up(name, "it goes up to 1")
+            out[name] = 1
+        elif name == "top_p" and not caps.both and "temperature" in out:
+            give_up(name, "this model takes temperature or top_p, not both")
+        else:
+            out[name] = value
+
+
+def _stop(body: dict[str, Any], settings: Any, dropped: list[str]) -> list[str]:
+    stop = body.get("stop") or []
+    words = [stop] if isinstance(stop, str) else stop
+    kept = [word for word in words if word.strip()]
+    if len(kept) < len(words):
+        drop_or_refuse(settings, dropped, "stop", VENDOR, "a stop sequence needs a visible character")
+    return kept
