@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,9 +53,18 @@ class UpstreamReply(ABC):
         """Return the next piece of the body as the network gave it, ``b""`` at its end.
 
         Raises:
-            UpstreamError: ``upstream_timeout``, ``upstream_unreachable`` (connection lost before the
-                message's end) or ``upstream_invalid_response`` (broken framing, a cap exceeded).
+            UpstreamError: ``upstream_timeout``, ``upstream_error`` (a ``Truncated``: the connection was lost
+                before the message's end) or ``upstream_invalid_response`` (broken framing, a cap exceeded).
+
+        What arrived before an error is returned first. Cancelling closes the connection.
         """
+
+    def read_nowait(self) -> bytes | None:
+        """Return what :meth:`read` would return at once, None where it would have to wait. Optional.
+
+        Saves an await where the next piece is queued already.
+        """
+        return None
 
     @abstractmethod
     async def body(self, limit: int) -> bytes:
@@ -64,9 +74,26 @@ class UpstreamReply(ABC):
     def close(self) -> None:
         """Give the connection back if the message was read to its end, else abort it. Idempotent."""
 
+    def release(self) -> None:
+        """Give the connection back once the message ends, if that is soon; what still arrives is dropped.
+
+        For an answer that is complete although its last bytes (a chunk's end, a trailer) are on their way.
+        """
+        self.close()
+
+
+def _always() -> bool:
+    return True
+
 
 class Upstream(ABC):
-    """Connections to one origin (one provider entry of llm.yml)."""
+    """Connections to one origin (one provider entry of llm.yml).
+
+    ``allow_retry`` is asked before a request is sent a second time because the kept connection it went out
+    on turned out to be closed: set it to the provider's retry budget.
+    """
+
+    allow_retry: Callable[[], bool] = staticmethod(_always)
 
     @abstractmethod
     async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
