@@ -1,0 +1,70 @@
+# `make run` and `make test` are all a newcomer needs. Nothing is installed outside .venv (and .demo).
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+PYTHON ?= python3
+.DEFAULT_GOAL := help
+.PHONY: help setup dev run test check slow bench bench-seed race corpora clients image-check demo clean lock
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.venv/.run: requirements.txt requirements-build.txt pyproject.toml
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@echo "Installing the sidecar into .venv (hash-locked) ..."
+	@$(PIP) install -q --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements-dev.txt
+	@echo "Installing what the tests need into .venv (hash-locked) ..."
+	@$(PIP) install -q --require-hashes -r requirements-dev.txt
+	@touch $@
+
+setup: .venv/.run ## a virtual environment in .venv, so that .venv/bin/llm-sidecar runs
+
+dev: .venv/.dev ## the same with what tests and checks need
+
+run: setup ## serve on 127.0.0.1:8080: OpenAI with OPENAI_API_KEY, else a tiny real model fetched once (DEMO=0: echo)
+	@$(PY) deploy/demo/run.py
+
+test: dev ## the whole test suite
+	@$(PY) -m pytest -q -n 2
+
+check: dev ## formatting, lint, types, import rules, deploy files
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+	@$(PY) -m proxy check --config llm.yml
+	@.venv/bin/hadolint Dockerfile
+	@.venv/bin/yamllint -s -c deploy/yamllint.yml llm.yml deploy
+	@.venv/bin/check-jsonschema -q --builtin-schema vendor.compose-spec deploy/compose.yml
+
+slow: dev ## the reliability and fuzz tests at full size
+	@$(PY) -m pytest -q -m slow --timeout 1800
+
+bench: dev ## CPU per call and per chunk beside nginx and other gateways
+	@$(PY) tests/bench/run.py
+
+bench-seed: dev ## the design document's benchmark scenarios and its acceptance table
+	@$(PY) tests/bench/seed.py
+
+race: dev ## the accounting race tests, many times over
+	@$(PY) -m pytest -q tests/accounting tests/store -m 'slow or not slow' --timeout 1800
+
+corpora: dev ## how well redaction does on labelled secrets
+	@$(PY) tests/redact/corpora.py
+
+clients: dev ## real OpenAI clients through the sidecar, with each vendor behind it
+	@$(PY) tests/clients/run.py
+
+image-check: dev ## build and run the image without a Docker engine (needs buildah)
+	@sh deploy/image-check.sh
+
+lock: dev ## renew the hash-locked requirements files
+	@$(PIP) install -q uv
+	@for name in requirements requirements-dev requirements-build deploy/demo/requirements; do \
+	  .venv/bin/uv pip compile -q --universal --generate-hashes --no-header --python-version 3.11 $$name.in -o $$name.txt; done
+
+clean: ## remove what the targets made
+	rm -rf .venv .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

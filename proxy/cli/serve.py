@@ -1,0 +1,153 @@
+"""`llm-sidecar serve`: build everything, say what is there, serve until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import secrets
+import sys
+import threading
+from typing import Any
+
+from proxy import __version__, tokens
+from proxy.app import Sidecar
+from proxy.clock import Clock
+from proxy.config.load import load
+from proxy.config.problem import ConfigError
+from proxy.runtime import Background, Runtime, Shared
+from proxy.server.options import ServerOptions
+from proxy.store.base import StoreUnavailable
+from proxy.telemetry.log import LineWriter, setup
+from proxy.telemetry.metrics import Metrics
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve; return the process's exit code: 0 after a clean stop, 1 if the configuration or an address is no good."""
+    listen = None
+    try:
+        config = load(args.config)
+        if args.host or args.port is not None:
+            address = config.server.listen
+            host = args.host or address.host
+            port = address.port if args.port is None else args.port
+            listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            config = load(args.config, listen=listen)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    metrics = Metrics()
+    writer = LineWriter(sys.stdout.fileno(), metrics.log_lines_dropped)
+    log = setup(writer, config.telemetry.log_level)
+    try:
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(config, args.config, listen, metrics, writer, log))
+    finally:
+        writer.close()
+
+
+async def _serve(config: Any, path: str | None, listen: str | None, metrics: Metrics, writer: LineWriter, log: Any) -> int:
+    from proxy.reload import Reloader
+    from proxy.server.serve import Server
+    from proxy.store.factory import open_store
+
+    clock = Clock()
+    loop = asyncio.get_running_loop()
+    writer.attach(loop)
+    background = Background(log)
+    secret = config.server.secret.get_secret_value().encode() if config.server.secret else secrets.token_bytes(32)
+    store = open_store(
+        config.store.url, prefix=config.store.prefix, deadline=config.store.deadline, secret=secret, clock=clock,
+        log=log, metrics=metrics, usage=config.usage,
+    )  # fmt: skip
+    try:
+        await store.start()
+    except (StoreUnavailable, OSError) as error:
+        log.error("store_failed", extra={"fields": {"reason": str(error)}})
+        print(f"llm-sidecar: the store cannot be used: {error}", file=sys.stderr)
+        return 1
+    shared = Shared(store, metrics, log, clock, secret, background)
+    try:
+        runtime = Runtime(config, shared)
+    except Exception as error:
+        print(f"llm-sidecar: a policy or provider could not be built: {error}", file=sys.stderr)
+        await store.aclose(1.0)
+        return 1
+    side = Sidecar(runtime, writer)
+    side.reloader = Reloader(side, path, listen)
+    watching = loop.create_task(side.reloader.watch())
+    _warm(config)
+
+    settings = config.server
+    options = ServerOptions(
+        listen=str(settings.listen),
+        ops_listen=str(settings.ops_listen) if settings.ops_listen else None,
+        reuse_port=settings.reuse_port,
+        receive_timeout=settings.receive_timeout,
+        drain_delay=settings.drain_delay,
+        shutdown_grace=settings.shutdown_grace,
+    )
+    ops: Any = None
+    if settings.ops_listen:
+        from proxy.admin.web import Ops
+
+        ops = Ops(side)
+
+    def serving(addresses: Any) -> None:
+        _announce(config, runtime, addresses, log)
+
+    def draining() -> None:
+        side.draining = True
+        log.info("draining")
+
+    # What lives as long as the process is no garbage: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    server = Server(side, options, ops_app=ops, on_serving=serving, on_drain=draining, on_reload=side.reload_soon)
+    code: int = await server.run()
+    watching.cancel()
+    await background.aclose(2.0)
+    await store.aclose(5.0)
+    await side.runtime.aclose()
+    log.info("stopped")
+    return code
+
+
+def _warm(config: Any) -> None:
+    """Load the vocabulary in a thread where a policy will count tokens: no call waits for it."""
+    if any(row.name in ("prompt_limit", "quota", "budget", "rate_limit") for row in config.policies):
+        models = {t.to.partition("/")[2] for route in config.models.values() for t in route.targets} | {""}
+        names = {tokens.encoding_name(model) for model in models}
+
+        def load_all() -> None:
+            for name in names:
+                tokens.load(name)
+
+        threading.Thread(target=load_all, daemon=True, name="vocabulary").start()
+
+
+def _announce(config: Any, runtime: Runtime, addresses: Any, log: Any) -> None:
+    present = sorted(runtime.providers)
+    absent = sorted(entry.name for entry in config.providers.values() if entry.absent)
+    running = [policy.name if policy.enforce else f"{policy.name} (shadow)" for policy in runtime.policies]
+    shown = [str(address) for address in addresses] if isinstance(addresses, list | tuple) else [str(addresses)]
+    fields = {
+        "version": __version__, "config": config.source, "address": shown[0], "addresses": shown,
+        "providers": present, "absent": absent, "store": config.store.kind, "policies": running,
+    }  # fmt: skip
+    log.info("serving", extra={"fields": fields})
+    for note in (*config.notes, *config.warnings):
+        log.warning("notice", extra={"fields": {"message": str(note)}})
+    if sys.stderr.isatty():
+        lines = [
+            f"llm-sidecar {__version__} serves http://{shown[0]}/v1   ({config.source})",
+            f"  providers  {', '.join(present)}" + (f"   absent: {', '.join(absent)}" if absent else ""),
+            f"  store      {config.store.kind}",
+            f"  policies   {' -> '.join(running) or 'none'}",
+        ]
+        print("\n".join(lines), file=sys.stderr)
+
+
+__all__ = ["run"]

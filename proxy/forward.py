@@ -1,0 +1,358 @@
+"""From a planned route to an answer that has begun: attempts, keys, retries, fallbacks, breakers.
+
+Everything here happens before the first byte goes to the client; afterwards an error is an error frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.call import Call
+from proxy.chunk import Chunk
+from proxy.errors import ApiError, Truncated, UpstreamError
+from proxy.providers.base import StreamDecoder, Target
+from proxy.request import ApiRequest
+from proxy.server.wire import Wire
+from proxy.shape import Fold
+from proxy.upstream.base import UpstreamReply, UpstreamRequest
+from proxy.upstream.sse import SseParser
+
+if TYPE_CHECKING:
+    from proxy.upstream.entry import ProviderEntry
+
+MAX_REPLY: Final = 64 * 1024 * 1024
+MAX_ERROR: Final = 1024 * 1024
+#: The longest that an attempt waits for the next because the upstream asked for it.
+MAX_WAIT: Final = 5.0
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_UPSTREAM_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id")
+
+
+class Source:
+    """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
+
+    __slots__ = ("_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "waited", "whole")
+
+    def __init__(self, call: Call, entry: ProviderEntry, reply: UpstreamReply, decoder: StreamDecoder | None) -> None:
+        self._call = call
+        self._entry = entry
+        self._reply = reply
+        self._decoder = decoder
+        self._parser = SseParser()
+        self._first: list[Chunk] | None = None
+        self._error: UpstreamError | None = None
+        self._ended = False
+        self.whole = decoder is None
+        self.waited = 0.0
+        """Seconds spent waiting for the upstream since the first batch."""
+
+    def hold(self, chunks: list[Chunk], *, ended: bool = False) -> None:
+        """Give ``chunks``, decoded already, as the first batch."""
+        self._first = chunks
+        self._ended = self._ended or ended
+
+    async def next(self) -> Sequence[Chunk] | None:
+        """Return the next batch, already metered, None at the answer's proper end.
+
+        Raises:
+            UpstreamError: an error event, a broken or truncated stream; what came before it was returned.
+        """
+        first = self._first
+        if first is not None:
+            self._first = None
+            return first
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            return None
+        decoder, reply = self._decoder, self._reply
+        assert decoder is not None
+        while True:
+            chunks: list[Chunk] = []
+            try:
+                data = reply.read_nowait()
+                if data is None:
+                    began = monotonic()
+                    data = await reply.read()
+                    self.waited += monotonic() - began
+                if data:
+                    for event, payload in self._parser.feed(data):
+                        chunks.extend(decoder.feed(event, payload))
+                    if decoder.done:
+                        self._finish()
+                else:
+                    for event, payload in self._parser.flush():
+                        chunks.extend(decoder.feed(event, payload))
+                    chunks.extend(decoder.close())
+                    self._finish()
+            except UpstreamError as error:
+                if not self._complete(error, chunks):
+                    self._error = error
+                    self._ended = True
+                    if not chunks:
+                        raise
+            if chunks:
+                self._call.meter.see(chunks)
+                return chunks
+            if self._ended:
+                return None
+
+    def _complete(self, error: UpstreamError, chunks: list[Chunk]) -> bool:
+        """Tell whether the answer had ended when the connection broke: then nothing is lost."""
+        decoder = self._decoder
+        if decoder is None or error.upstream_status is not None or error.code == "upstream_invalid_response":
+            return False
+        try:
+            chunks.extend(decoder.close())
+        except UpstreamError:
+            return False
+        self._finish()
+        return True
+
+    def _finish(self) -> None:
+        self._ended = True
+        self._call.meter.complete = True
+
+    def settle(self) -> None:
+        """Book the attempt's success and give the connection back once its message has ended."""
+        call = self._call
+        assert call.target is not None
+        self._entry.succeeded(call.target.model, monotonic())
+        self._reply.release()
+
+    def fail(self, error: UpstreamError) -> None:
+        """Book a failure in mid-stream and drop the connection."""
+        call = self._call
+        assert call.target is not None
+        self._entry.failed(call.target.model, error, monotonic())
+        call.runtime.metrics.upstream_errors.inc((self._entry.name, error.code))
+        self._reply.close()
+
+    def abort(self) -> None:
+        """Drop the connection: the client left, or a policy stopped the answer."""
+        call = self._call
+        if call.target is not None:
+            self._entry.left(call.target.model)
+        self._reply.close()
+
+
+def effective(call: Call, target: Target) -> ApiRequest:
+    """Return the call's request with the parameters that team, user, provider or quota add where it has none.
+
+    Precedence: client > template > user > team > provider > quota's ``default_max_tokens``.
+    """
+    request = call.request
+    body = request.body
+    ours: dict[str, Any] = {}
+    parameters = call.notes.get("parameters")
+    if parameters:
+        for name, value in parameters.items():
+            if name not in body and not (name == "max_tokens" and "max_completion_tokens" in body):
+                ours[name] = value
+    settings = target.settings
+    if settings.temperature is not None and "temperature" not in body and "temperature" not in ours:
+        ours["temperature"] = settings.temperature
+    if request.max_tokens is None and "max_tokens" not in ours:
+        bound = settings.max_tokens or call.notes.get("default_max_tokens")
+        if bound is not None:
+            ours["max_tokens"] = bound
+    return request.with_ours(ours) if ours else request
+
+
+async def forward(call: Call, wire: Wire | None) -> Source:
+    """Return the first answer that the route gives.
+
+    Raises:
+        ApiError: the last target's error, ``circuit_open`` if no target was tried.
+    """
+    last: ApiError | None = None
+    soonest: float | None = None
+    for target in call.route:
+        entry = call.runtime.providers[target.name]
+        now = monotonic()
+        if not entry.allow(target.model, now):
+            wait = entry.retry_after(target.model, now)
+            soonest = wait if soonest is None else min(soonest, wait)
+            continue
+        try:
+            return await _target(call, wire, target, entry)
+        except UpstreamError as error:
+            last = error
+            if _committed(wire) or not (error.retryable or error.next_key or error.counts):
+                raise
+        except ApiError as error:
+            # This target cannot honour the request; another of the route may.
+            entry.left(target.model)
+            last = last or error
+        except BaseException:
+            entry.left(target.model)
+            raise
+    if last is not None:
+        raise last
+    raise ApiError(
+        "circuit_open",
+        "No provider for this model is answering at the moment; try again later.",
+        retry_after=max(soonest or 0.0, 0.1),
+    )
+
+
+def _committed(wire: Wire | None) -> bool:
+    return wire is not None and wire.started
+
+
+async def _target(call: Call, wire: Wire | None, target: Target, entry: ProviderEntry) -> Source:
+    """Try one target until it answers, its error is final, or retries are used up."""
+    runtime = call.runtime
+    provider = target.provider
+    request = effective(call, target)
+    sent = provider.encode(request, target)
+    call.target = target
+    tries = 0
+    tried: set[int] = set()
+    entry.budget.call(monotonic())
+    while True:
+        now = monotonic()
+        index = entry.key(now, tried)
+        if index is None:
+            index = 0
+        try:
+            source = await _attempt(call, entry, sent, index)
+        except UpstreamError as error:
+            now = monotonic()
+            error.message = entry.hide(error.message)
+            runtime.metrics.upstream_errors.inc((entry.name, error.code))
+            if _usage_refused(error, provider, sent):
+                provider.stream_usage = False  # type: ignore[attr-defined]
+                sent = provider.encode(request, target)
+                continue
+            entry.failed(target.model, error, now)
+            if _committed(wire):
+                raise
+            if error.next_key:
+                tried.add(index)
+                entry.rest(index, now)
+                if len(tried) < entry.key_count:
+                    _again(call, entry)
+                    continue
+            if not error.retryable or tries >= entry.settings.max_retries or not entry.allow(target.model, now):
+                raise
+            wait = error.retry_after
+            if wait is None:
+                wait = min(2.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0)
+            elif wait > MAX_WAIT or len(call.route) > 1:
+                raise
+            if not entry.budget.take(now):
+                raise
+            tries += 1
+            tried.clear()
+            _again(call, entry)
+            if wait:
+                await asyncio.sleep(wait)
+            continue
+        call.headers.extend(_dropped(sent))
+        return source
+
+
+def _again(call: Call, entry: ProviderEntry) -> None:
+    call.retries += 1
+    call.meter.retry()
+    call.runtime.metrics.upstream_retries.inc((entry.name,))
+
+
+def _usage_refused(error: UpstreamError, provider: Any, sent: UpstreamRequest) -> bool:
+    """Tell whether the server does not know ``stream_options``: it is then never sent it again."""
+    return (
+        error.upstream_status in (400, 422)
+        and sent.stream
+        and getattr(provider, "stream_usage", False)
+        and provider.settings.stream_usage == "auto"
+        and ("stream_options" in error.message or "include_usage" in error.message)
+    )
+
+
+def _dropped(sent: UpstreamRequest) -> list[tuple[str, str]]:
+    headers = []
+    if sent.dropped:
+        headers.append(("x-llm-dropped-params", ", ".join(sent.dropped)))
+    if sent.applied_max_tokens is not None:
+        headers.append(("x-llm-applied-max-tokens", str(sent.applied_max_tokens)))
+    return headers
+
+
+async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, index: int) -> Source:
+    """Send once; return when a whole answer, or a stream's first content, has been decoded."""
+    provider = entry.provider
+    meter = call.meter
+    meter.sent = True
+    began = monotonic()
+    try:
+        try:
+            reply = await entry.upstream.send(_with_trace(call, sent), entry.credentials(index))
+        except UpstreamError as error:
+            if error.code in ("upstream_unreachable", "upstream_tls"):
+                meter.sent = False
+            raise
+        headers = reply.headers
+        for name in _UPSTREAM_IDS:
+            if (value := headers.get(name)) and _REQUEST_ID.fullmatch(value):
+                call.upstream_id = value
+                break
+        try:
+            if reply.status != 200:
+                meter.sent = False
+                raise provider.failure(reply.status, headers, await reply.body(MAX_ERROR))
+            streamed = headers.get("content-type", "").startswith("text/event-stream")
+            if not streamed:
+                body = await reply.body(MAX_REPLY)
+                chunk = provider.decode(200, headers, body, sent)
+                meter.complete = True
+                meter.see((chunk,))
+                source = Source(call, entry, reply, None)
+                source.hold([chunk], ended=True)
+                return source
+            source = Source(call, entry, reply, provider.decoder(sent))
+            return await _begin(call, source, whole=not sent.stream)
+        except BaseException:
+            reply.close()
+            raise
+    finally:
+        call.notes["upstream_s"] = call.notes.get("upstream_s", 0.0) + monotonic() - began
+
+
+async def _begin(call: Call, source: Source, *, whole: bool) -> Source:
+    """Read up to the first content, so that an error before it can still be retried."""
+    if whole:
+        fold = Fold()
+        while (batch := await source.next()) is not None:
+            for chunk in batch:
+                fold.feed(chunk)
+        chunk = fold.whole()
+        source.whole = True
+        source.hold([chunk], ended=True)
+        return source
+    held: list[Chunk] = []
+    while True:
+        batch = await source.next()
+        if batch is None:
+            source.hold(held, ended=True)
+            return source
+        held.extend(batch)
+        if not all(chunk.startup for chunk in batch):
+            source.hold(held)
+            return source
+
+
+def _with_trace(call: Call, sent: UpstreamRequest) -> UpstreamRequest:
+    """Add the hop mark, and the caller's trace context, to what a provider's translator made."""
+    headers = [*sent.headers, ("x-llm-sidecar-hop", call.notes.get("hop") or call.runtime.hop)]
+    if call.trace:
+        headers.append(("traceparent", call.trace))
+    return UpstreamRequest(sent.path, sent.body, headers, sent.method, sent.stream)
+
+
+__all__ = ["MAX_REPLY", "Source", "Truncated", "effective", "forward"]

@@ -1,0 +1,364 @@
+"""The one way: policies top to bottom, the answer, filters bottom to top, one end.
+
+One coroutine owns a call from its first byte to its last; policies are asked at fixed points and never
+own the flow.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from policies.base import ChunkFilter, Policy
+from proxy.call import Call, Outcome, Reply
+from proxy.chunk import Chunk
+from proxy.errors import ApiError
+from proxy.shape import Fold, unfold
+from proxy.store.base import Claim, Hold, StoreUnavailable
+from proxy.telemetry.log import describe
+
+if TYPE_CHECKING:
+    from proxy.runtime import Runtime
+
+
+class Step:
+    """One policy, and which of its hooks it overrides: what it leaves out costs nothing."""
+
+    __slots__ = ("claims", "enforce", "name", "policy", "replies", "requests")
+
+    def __init__(self, policy: Policy[Any]) -> None:
+        cls = type(policy)
+        self.policy = policy
+        self.name = policy.name
+        self.enforce = policy.enforce
+        self.requests = cls.on_request is not Policy.on_request
+        self.claims = cls.claims is not Policy.claims
+        self.replies = cls.on_reply is not Policy.on_reply
+
+
+class PolicyFault(ApiError):
+    """A policy raised something that is not an answer: its call is refused, nothing goes upstream."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            "policy_unavailable", f"The policy {name} failed; send the request again later.", retry_after=1.0
+        )
+
+
+# --- the way in -------------------------------------------------------------------------------------------
+
+
+async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
+    """Ask each policy in order; return an answer that one of them gave, and how many policies stand above it.
+
+    Raises:
+        ApiError: a policy refused, failed (:class:`PolicyFault`), or the store is down and it is set to refuse.
+    """
+    pending: list[tuple[Step, Sequence[Claim]]] = []
+    for position, step in enumerate(steps):
+        if pending and not step.claims:
+            await _admit(call, pending)
+            pending = []
+        if step.requests:
+            reply = await _request(call, step)
+            if reply is not None:
+                if pending:
+                    await _admit(call, pending)
+                return reply, position
+        if step.claims:
+            try:
+                claims = step.policy.claims(call)
+            except ApiError as error:
+                _refused(call, step, error)
+                continue
+            except Exception as error:
+                raise _fault(call, step, error) from error
+            if claims:
+                pending.append((step, claims))
+            else:
+                _decided(call, step, "pass")
+    if pending:
+        await _admit(call, pending)
+    return None, len(steps)
+
+
+async def _request(call: Call, step: Step) -> Reply | None:
+    policy = step.policy
+    shadow = None
+    if not step.enforce and policy.changes_request:
+        # Shadow mode must not change the call, whatever the policy's author thought of.
+        shadow = (orjson.dumps(call.request.body), list(call.route))
+    try:
+        reply = await policy.on_request(call)
+    except ApiError as error:
+        _refused(call, step, error)
+        return None
+    except Exception as error:
+        if step.enforce:
+            raise _fault(call, step, error) from error
+        _decided(call, step, "fail")
+        return None
+    finally:
+        if shadow is not None:
+            call.request.body = orjson.loads(shadow[0])
+            call.route = shadow[1]
+    if reply is not None:
+        if not step.enforce:
+            _decided(call, step, "shadow_answer")
+            return None
+        _decided(call, step, "answer")
+        return reply
+    if not step.claims:
+        _decided(call, step, "pass")
+    return None
+
+
+async def _admit(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> None:
+    """Take the claims of adjacent policies in one atomic step."""
+    runtime = call.runtime
+    claims: list[Claim] = []
+    for step, some in pending:
+        for claim in some:
+            claim.policy = step
+            if not step.enforce:
+                claim.enforce = False
+            claims.append(claim)
+    hold = Hold(f"{call.id}:{len(call.claimed)}", claims)
+    call.claimed.append(hold)
+    try:
+        verdict = await runtime.store.admit(hold)
+    except StoreUnavailable:
+        for step, some in pending:
+            runtime.metrics.degraded.inc((step.name,))
+            if step.policy.store_down == "refuse" and any(claim.enforce for claim in some):
+                call.notes["unadmitted"] = True
+                _decided(call, step, "store_down")
+                raise ApiError(
+                    "store_unavailable",
+                    "The limits cannot be checked at the moment; try again shortly.",
+                    retry_after=1.0,
+                ) from None
+            _decided(call, step, "pass")
+        return
+    offset = 0
+    refusing: tuple[Step, int] | None = None
+    for step, some in pending:
+        states = verdict.states[offset : offset + len(some)]
+        if not verdict.admitted and offset <= verdict.refused < offset + len(some):
+            refusing = (step, verdict.refused)
+        elif any(state.refused and not claim.enforce for state, claim in zip(states, some, strict=False)):
+            _decided(call, step, "shadow_refuse")
+        else:
+            _decided(call, step, "pass")
+        step.policy.admitted(call, some, states)
+        offset += len(some)
+    if refusing is not None:
+        call.claimed.remove(hold)
+        step, index = refusing
+        raise _refusal(call, step, step.policy.refusal(call, claims[index], verdict.states[index]))
+
+
+def _refused(call: Call, step: Step, error: ApiError) -> None:
+    """Count a refusal; raise it unless the policy only watches."""
+    if step.enforce:
+        raise _refusal(call, step, error)
+    _decided(call, step, "shadow_refuse", error)
+
+
+def _refusal(call: Call, step: Step, error: ApiError) -> ApiError:
+    _decided(call, step, "refuse", error)
+    call.log["policy"] = step.name
+    return error
+
+
+def _fault(call: Call, step: Step, error: Exception) -> PolicyFault:
+    _decided(call, step, "fail")
+    call.log["policy"] = step.name
+    call.runtime.log.error(
+        "policy_failed", extra={"fields": {"policy": step.name, "request_id": call.id, **describe(error)}}
+    )
+    return PolicyFault(step.name)
+
+
+def _decided(call: Call, step: Step, decision: str, error: ApiError | None = None) -> None:
+    call.runtime.metrics.decisions.inc((step.name, decision))
+    if decision == "shadow_refuse":
+        call.log.setdefault("shadow", []).append(step.name)
+    if call.explain is not None:
+        row: dict[str, Any] = {"policy": step.name, "decision": decision}
+        if error is not None:
+            row["code"] = error.code
+            row["message"] = error.message
+        call.explain.append(row)
+
+
+# --- the way back -----------------------------------------------------------------------------------------
+
+
+class Filters:
+    """The reply filters of one call, bottom of the list first."""
+
+    __slots__ = ("_call", "_chain")
+
+    def __init__(self, call: Call, steps: Sequence[Step]) -> None:
+        self._call = call
+        self._chain: list[tuple[Step, ChunkFilter]] = []
+        for step in reversed(steps):
+            if not step.replies:
+                continue
+            try:
+                found = step.policy.on_reply(call)
+            except ApiError:
+                raise
+            except Exception as error:
+                raise _fault(call, step, error) from error
+            if found is not None:
+                self._chain.append((step, found if step.enforce else Shadow(call, step, found)))
+
+    def __bool__(self) -> bool:
+        return bool(self._chain)
+
+    def feed(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """Return what the client gets for ``chunks``."""
+        for step, one in self._chain:
+            chunks = self._through(step, one, chunks)
+        return chunks
+
+    def _through(self, step: Step, one: ChunkFilter, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        out: list[Chunk] = []
+        try:
+            for chunk in chunks:
+                out.extend(one.feed(chunk))
+        except ApiError as error:
+            raise _refusal(self._call, step, error) from None
+        except Exception as error:
+            raise _fault(self._call, step, error) from error
+        return out
+
+    def flush(self) -> Sequence[Chunk]:
+        """Return what the filters held back, each one's remainder passed through those above it."""
+        chunks: Sequence[Chunk] = ()
+        for step, one in self._chain:
+            chunks = self._through(step, one, chunks)
+            try:
+                chunks = [*chunks, *one.flush()]
+            except ApiError as error:
+                raise _refusal(self._call, step, error) from None
+            except Exception as error:
+                raise _fault(self._call, step, error) from error
+        return chunks
+
+
+class Shadow:
+    """A filter in shadow mode: it sees copies, and nothing it does reaches the client."""
+
+    __slots__ = ("_call", "_dead", "_inner", "_step")
+
+    def __init__(self, call: Call, step: Step, inner: ChunkFilter) -> None:
+        self._call = call
+        self._step = step
+        self._inner = inner
+        self._dead = False
+
+    def _quietly(self, run: Any) -> None:
+        if self._dead:
+            return
+        try:
+            for _ in run():
+                pass
+        except ApiError as error:
+            self._dead = True
+            _decided(self._call, self._step, "shadow_refuse", error)
+        except Exception:
+            self._dead = True
+            _decided(self._call, self._step, "fail")
+
+    def feed(self, chunk: Chunk) -> Iterable[Chunk]:
+        copy = Chunk(orjson.loads(chunk.encode()), whole=chunk.whole)
+        self._quietly(lambda: self._inner.feed(copy))
+        return (chunk,)
+
+    def flush(self) -> Iterable[Chunk]:
+        self._quietly(self._inner.flush)
+        return ()
+
+
+class Replayed:
+    """A policy's own answer as a source: batches of chunks in the form that the client asked for."""
+
+    __slots__ = ("_iterator", "_sync", "_wants_whole", "waited", "whole")
+
+    def __init__(self, reply: Reply, *, whole: bool) -> None:
+        source = reply.source
+        self._sync = None if isinstance(source, AsyncIterator) or hasattr(source, "__aiter__") else iter(source)
+        self._iterator = source.__aiter__() if self._sync is None else None  # type: ignore[union-attr]
+        self._wants_whole = whole
+        self.whole = whole
+        self.waited = 0.0
+
+    async def _one(self) -> Chunk | None:
+        if self._sync is not None:
+            return next(self._sync, None)
+        assert self._iterator is not None
+        try:
+            return await self._iterator.__anext__()
+        except StopAsyncIteration:
+            return None
+
+    async def next(self) -> Sequence[Chunk] | None:
+        chunk = await self._one()
+        if chunk is None:
+            return None
+        if not self._wants_whole:
+            return list(unfold(chunk)) if chunk.whole else (chunk,)
+        if chunk.whole:
+            return (chunk,)
+        fold = Fold()
+        while chunk is not None:
+            fold.feed(chunk)
+            chunk = await self._one()
+        return (fold.whole(),)
+
+    def settle(self) -> None:
+        return
+
+    def fail(self, error: ApiError) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        """Stop listening; a generator's ``finally`` runs."""
+        if self._iterator is not None and inspect.isasyncgen(self._iterator):
+            import asyncio
+
+            # `aclose` of a generator that waits for nothing ends at once; the task only carries it.
+            task = asyncio.ensure_future(self._iterator.aclose())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def settle_claims(call: Call, outcome: Outcome) -> None:
+    """Settle every hold of the call to the truth, and put the call into the usage ledger."""
+    runtime = call.runtime
+    record: Any = runtime.usage_record(call, outcome)
+    tokens = outcome.usage.total
+    cost = outcome.cost or 0
+    for hold in call.claimed:
+        actual = [
+            tokens if claim.kind in _TOKENS else cost if claim.kind == "money" else 0 for claim in hold.claims
+        ]
+        runtime.store.settle(hold, actual, record)
+        record = None
+    if record is not None:
+        runtime.store.record(record)
+
+
+_TOKENS: Final = frozenset(("tokens", "quota"))
+
+
+def build_steps(policies: Sequence[Policy[Any]]) -> tuple[Step, ...]:
+    """Return the running order."""
+    return tuple(Step(policy) for policy in policies)
+
+
