@@ -37,6 +37,9 @@ class Claim:
     policy: Any = None
     note: Any = None
     """The policy's own, to tell its claims apart in `refusal` and `admitted`."""
+    above: int | None = None
+    """A rate claim with ``above`` applies only once the nearest ``quota`` or ``money`` claim before it has at
+    least ``above`` booked (holds aside): a throttle, decided in the same step as everything else."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class ClaimState:
     used: int
     reset: float
     wait: float = 0.0
+    held: int = 0
+    """The part of ``used`` that running calls hold; ``used - held`` is booked."""
 
 
 @dataclass(slots=True)
@@ -72,6 +77,11 @@ class Hold:
     id: str
     claims: Sequence[Claim]
     epoch: str = ""
+    """The store's epoch at admission; empty while the admission's result is unknown."""
+    skip: tuple[int, ...] = ()
+    """Claims admitted without being taken: shadow claims that would have refused, throttles that did not apply."""
+    settled: bool = False
+    """Set by the first `settle`; a second one does nothing."""
 
 
 @dataclass(slots=True)
@@ -97,6 +107,8 @@ class Store(ABC):
     """Shared counters, cache entries and the usage ledger of one or many sidecars."""
 
     kind: str = ""
+    down: bool = False
+    """True while the store is known not to answer; `admit` and its like then raise at once."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -134,6 +146,10 @@ class Store(ABC):
     async def usage(self, month: str, team: str | None = None) -> list[Mapping[str, Any]]:
         """Return the ledger's rows of ``month``: the fields of `UsageRecord` summed, with ``calls``."""
 
+    async def prune(self, before: str) -> int:
+        """Delete the ledger's months earlier than ``before`` (``2026-11``); return how many months went."""
+        return 0
+
     # --- cache --------------------------------------------------------------------------------------
     @abstractmethod
     async def recall(self, key: str) -> bytes | None:
@@ -150,6 +166,9 @@ class Store(ABC):
     @abstractmethod
     async def forget(self, name: str) -> int:
         """Make every entry under ``name`` unreachable at once by raising its generation; return the new one."""
+
+    def bound_cache(self, max_items: int, max_bytes: int) -> None:  # noqa: B027 - only a store of its own bounds
+        """Bound this sidecar's own cache entries, the least recently used going first; a shared store has its own bound."""
 
     # --- small things -------------------------------------------------------------------------------
     @abstractmethod
