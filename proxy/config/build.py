@@ -39,16 +39,19 @@ SECTIONS: Final[dict[str, Any]] = {
     "auth": AuthSettings,
     "default_provider": Name,
     "providers": None,
-    "models": dict[Name, ModelRoute],
+    "models": ModelRoute,
     "features": tuple[Feature, ...],
-    "teams": dict[Name, TeamSettings],
+    "teams": TeamSettings,
     "policies": None,
-    "prices": dict[Name, Price],
+    "prices": Price,
     "usage": UsageSettings,
     "telemetry": TelemetrySettings,
-    "tests": tuple[PolicyTest, ...],
+    "tests": PolicyTest,
 }
-"""The top-level keys with the types of their values (providers and policies have one type per entry)."""
+"""The top-level keys with their types (providers and policies have one per entry)."""
+
+NAMED: Final = frozenset(("models", "teams", "prices"))
+"""Sections of named entries: each is validated by itself, so that one mistake hides no other."""
 
 LATER: Final[dict[Path, str]] = {
     ("audit",): "this version writes the audit record to its log only; take the section out",
@@ -71,6 +74,8 @@ class Builder:
         self.expander = Expander(document, environ, folder)
         self.validator = Validator(document, self.expander.whole, self.expander.touched, self.expander.broken)
         self.secrets: list[str] = []
+        self.classes: dict[str, type[Policy[Any]]] = {}
+        """The listed policies' classes, also of those whose settings are wrong."""
 
     def build(self) -> Config:
         """Return the configuration; it is only usable if the document has no problems afterwards."""
@@ -89,7 +94,7 @@ class Builder:
         for key, annotation in SECTIONS.items():
             if annotation is None or key not in tree:
                 continue
-            value = self.validator.validate(annotation, self._normal(key, tree[key]), (key,))
+            value = self._section(key, annotation, tree[key])
             if value is not None:
                 parts[key] = value
         parts["server"] = self._server(parts.get("server", ServerSettings()))
@@ -113,13 +118,34 @@ class Builder:
                     tree = {**tree, str(path[0]): {k: v for k, v in node.items() if k != path[1]} or None}
         return tree
 
-    @staticmethod
-    def _normal(key: str, value: Any) -> Any:
-        if key == "store" and isinstance(value, str | Unset):
-            return {"url": value}
-        if key == "teams" and type(value) is dict:
-            return {name: {} if team is None else team for name, team in value.items()}
-        return value
+    def _section(self, key: str, annotation: Any, raw: Any) -> Any:
+        path: Path = (key,)
+        if key in NAMED:
+            if type(raw) is not dict:
+                self.document.add(path, "this must be keys with values, one key per entry")
+                return None
+            return self._entries(annotation, raw, path)
+        if key == "tests":
+            if type(raw) is not list:
+                self.document.add(path, "this must be a list; begin each test with `- `")
+                return None
+            found = [self.validator.validate(annotation, item, (key, i)) for i, item in enumerate(raw)]
+            return tuple(value for value in found if value is not None)
+        if key == "store" and isinstance(raw, str | Unset):
+            raw = {"url": raw}
+        return self.validator.validate(annotation, raw, path)
+
+    def _entries(self, annotation: Any, raw: dict[str, Any], path: Path) -> dict[str, Any]:
+        result = {}
+        for name, item in raw.items():
+            if len(name) > 128 or not name.isprintable():
+                self.document.add((*path, name[:40]), "a name has at most 128 printable characters")
+                continue
+            # `team-a:` with nothing below it is listed, with no values of its own.
+            value = self.validator.validate(annotation, {} if item is None else item, (*path, name))
+            if value is not None:
+                result[name] = value
+        return result
 
     def _collect(self, *secrets: SecretStr | None) -> None:
         self.secrets.extend(value for secret in secrets if secret and len(value := secret.get_secret_value()) >= 6)
@@ -235,6 +261,7 @@ class Builder:
         except plugins.NotFound as error:
             self.document.add(path, str(error), error.suggestion)
             return None
+        self.classes.setdefault(name, cls)
         if type(settings) is not dict:
             self.document.add(path, "a policy's settings are keys with values")
             return None

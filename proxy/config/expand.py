@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from proxy.config.document import Document
+from proxy.config.environment import VARIABLES
 from proxy.config.problem import Path, did_you_mean
 
 FERNET_KEYS: Final = "LLM_SIDECAR_FERNET_KEYS"
@@ -123,7 +124,8 @@ class Expander:
         self.used.add(name)
         value = self.environ.get(name)
         if value is None:
-            return Unset(f"the environment variable {name} is not set", did_you_mean(name, self.environ, 0.8))
+            near = None if name in VARIABLES else did_you_mean(name, {*self.environ, *VARIABLES}, 0.85)
+            return Unset(f"the environment variable {name} is not set", near)
         if not value.strip():
             return Unset(f"the environment variable {name} is empty")
         if _CONTROL.search(value):

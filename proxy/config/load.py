@@ -94,7 +94,7 @@ def _load(
     config = builder.build()
     if listen is not None:
         config = replace(config, server=config.server.model_copy(update={"listen": parse_address(listen)}))
-    config = checks.check(config, document, builder.expander, mode)
+    config = checks.check(config, builder, mode)
     if document.problems:
         raise ConfigError(sorted(document.problems, key=lambda p: (p.file, p.line)))
     return config

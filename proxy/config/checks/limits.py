@@ -1,0 +1,68 @@
+"""Limits that can never let a call through, or never hold one back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.config.checks.scope import Scope
+from proxy.config.problem import Path
+
+
+def check(scope: Scope) -> None:
+    """Compare the limits with the tokens that a call without ``max_tokens`` holds."""
+    quota = scope.policy("quota")
+    hold = 0
+    if quota is not None:
+        path, entry = quota
+        settings: Any = entry.config
+        hold = getattr(settings, "default_max_tokens", 0) or 0
+        tokens = getattr(settings, "tokens", None)
+        if tokens is not None and hold > tokens:
+            scope.bad(
+                (*path, "default_max_tokens" if _given(settings, "default_max_tokens") else "tokens"),
+                f"a call without max_tokens holds {hold:,} tokens (`default_max_tokens`), more than the whole quota of "
+                f"{tokens:,}; lower the one or raise the other",
+            )
+        for name, team in scope.config.teams.items():
+            if team.token_quota and hold > team.token_quota:
+                scope.bad(
+                    ("teams", name, "token_quota"),
+                    f"a call without max_tokens holds {hold:,} tokens (`quota.default_max_tokens`), more than this whole "
+                    "quota; raise it",
+                )
+    _rates(scope, hold)
+
+
+def _given(settings: Any, key: str) -> bool:
+    return key in getattr(settings, "model_fields_set", ())
+
+
+def _rates(scope: Scope, hold: int) -> None:
+    found = scope.policy("rate_limit")
+    if found is None:
+        return
+    path, entry = found
+    limits = tuple(getattr(entry.config, "limits", ()))
+    for i, limit in enumerate(limits):
+        place: Path = (*path, "limits", i)
+        if place not in scope.document.lines:
+            place = path
+        if getattr(limit, "by", "") == "feature" and not scope.config.features:
+            scope.warn(place, "there are no `features:`, so that every call counts as the one feature `other`")
+        _rate(scope, limit, place, hold)
+    for name, team in scope.config.teams.items():
+        if team.rate_limit is not None:
+            _rate(scope, team.rate_limit, ("teams", name, "rate_limit"), hold)
+        for user, settings in team.users.items():
+            if settings.rate_limit is not None:
+                _rate(scope, settings.rate_limit, ("teams", name, "users", user, "rate_limit"), hold)
+
+
+def _rate(scope: Scope, limit: Any, path: Path, hold: int) -> None:
+    tokens = getattr(limit, "tokens", None)
+    if tokens and hold > tokens:
+        scope.bad(
+            path,
+            f"a call without max_tokens takes {hold:,} tokens (`quota.default_max_tokens`), more than this limit of "
+            f"{tokens:,} ever allows; raise it",
+        )
