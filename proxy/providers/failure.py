@@ -101,12 +101,14 @@ def failure(
     param: str | None = None,
     wait: float | None = None,
     vendor: str = "the provider",
+    limited: bool = False,
     extra: Iterable[tuple[str, str]] = (),
 ) -> UpstreamError:
     """Return the contract's error for an upstream's ``status`` and ``message``.
 
     ``native_code`` is the vendor's own word (``insufficient_quota``, ``overloaded_error``,
-    ``RESOURCE_EXHAUSTED``); ``wait`` overrides what the headers say.
+    ``RESOURCE_EXHAUSTED``); ``wait`` overrides what the headers say. ``limited``: a 429 is about the rate
+    whatever its words (Gemini speaks of "plan and billing" in every one).
     """
     headers = headers or {}
     text = scrub(message) or f"HTTP {status}"
@@ -121,7 +123,9 @@ def failure(
             next_key=True,
             **common,  # type: ignore[arg-type]
         )
-    if status == 402 or word in ("insufficient_quota", "billing_error") or (status in (400, 403, 429) and _NO_MONEY.search(text)):
+    if status == 402 or word in ("insufficient_quota", "billing_error") or (
+        status in (400, 403, 429) and not limited and _NO_MONEY.search(text)
+    ):
         return UpstreamError(
             "upstream_quota_exceeded",
             f"The sidecar's account at {vendor} is out of money; ask its operator to top it up.",
