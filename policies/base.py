@@ -127,7 +127,11 @@ class Policy(Generic[C]):
 
     def refusal(self, call: Call, claim: Claim, state: ClaimState) -> ApiError:
         """Return the error for one of this policy's claims that the store refused."""
-        return ApiError("rate_limit_exceeded", f"The limit of policy {self.name} is reached; try again later.", retry_after=state.wait)
+        return ApiError(
+            "rate_limit_exceeded",
+            f"The limit of policy {self.name} is reached; try again later.",
+            retry_after=state.wait,
+        )
 
     def admitted(self, call: Call, claims: Sequence[Claim], states: Sequence[ClaimState]) -> None:
         """See this policy's claims after they were taken or refused; may add ``call.headers``."""

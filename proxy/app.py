@@ -74,7 +74,8 @@ class Sidecar:
         hop = headers.get(b"x-llm-sidecar-hop")
         if hop is not None and self.runtime.hop in hop.decode("latin-1").split(","):
             raise ApiError(
-                "loop_detected", "This request came through this sidecar already; a provider's base_url points back at it."
+                "loop_detected",
+                "This request came through this sidecar already; a provider's base_url points back at it.",
             )
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.lower() != b"identity":
@@ -145,7 +146,14 @@ class Sidecar:
         self._plain(wire, method, 503 if reasons else 200, body)
 
     async def _other(
-        self, scope: dict[str, Any], receive: Any, send: Any, wire: Wire, headers: dict[bytes, bytes], short: str, method: str
+        self,
+        scope: dict[str, Any],
+        receive: Any,
+        send: Any,
+        wire: Wire,
+        headers: dict[bytes, bytes],
+        short: str,
+        method: str,
     ) -> None:
         rid = request_id(headers)
         started = self.runtime.clock.monotonic()
@@ -212,7 +220,9 @@ class Sidecar:
         if second != self._second:
             self._second = second
             self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        head = f'{{"ts":"{self._stamp}{int((now - second) * 1000):03d}Z","level":"info","event":"llm_request_completed",'
+        head = (
+            f'{{"ts":"{self._stamp}{int((now - second) * 1000):03d}Z","level":"info","event":"llm_request_completed",'
+        )
         self.writer.write(head.encode() + orjson.dumps(fields)[1:] + b"\n")
 
     # --- gauges -------------------------------------------------------------------------------------------

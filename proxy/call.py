@@ -98,9 +98,7 @@ class Reply:
 
     __slots__ = ("headers", "source")
 
-    def __init__(
-        self, source: AsyncIterator[Chunk] | Iterable[Chunk], headers: Iterable[tuple[str, str]] = ()
-    ) -> None:
+    def __init__(self, source: AsyncIterator[Chunk] | Iterable[Chunk], headers: Iterable[tuple[str, str]] = ()) -> None:
         self.source = source
         self.headers = list(headers)
 

@@ -73,7 +73,12 @@ TABLE: Final[dict[str, Situation]] = {
     "upstream_error": Situation(502, "server_error"),
 }
 
-_TYPE_BY_STATUS: Final = {401: "invalid_request_error", 402: "insufficient_quota", 403: "permission_error", 429: "requests"}
+_TYPE_BY_STATUS: Final = {
+    401: "invalid_request_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    429: "requests",
+}
 
 
 class ApiError(Exception):
@@ -135,9 +140,7 @@ class Refused(ApiError):
         headers: Iterable[tuple[str, str]] = (),
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(
-            code, message, param=param, status=status, type=type, headers=headers, retry_after=retry_after
-        )
+        super().__init__(code, message, param=param, status=status, type=type, headers=headers, retry_after=retry_after)
 
 
 class UpstreamError(ApiError):
@@ -175,5 +178,7 @@ class UpstreamError(ApiError):
 class Truncated(UpstreamError):
     """The upstream's stream ended without the vendor's terminal event: never a success."""
 
-    def __init__(self, message: str = "The provider's answer ended before it was complete; send the request again.") -> None:
+    def __init__(
+        self, message: str = "The provider's answer ended before it was complete; send the request again."
+    ) -> None:
         super().__init__("upstream_error", message, retryable=True, counts=True)

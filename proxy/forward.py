@@ -149,11 +149,9 @@ def effective(call: Call, target: Target) -> ApiRequest:
     request = call.request
     body = request.body
     ours: dict[str, Any] = {}
-    parameters = call.notes.get("parameters")
-    if parameters:
-        for name, value in parameters.items():
-            if name not in body and not (name == "max_tokens" and "max_completion_tokens" in body):
-                ours[name] = value
+    if parameters := call.notes.get("parameters"):
+        bounded = request.max_tokens is not None
+        ours = {n: v for n, v in parameters.items() if n not in body and not (bounded and n == "max_tokens")}
     settings = target.settings
     if settings.temperature is not None and "temperature" not in body and "temperature" not in ours:
         ours["temperature"] = settings.temperature

@@ -41,7 +41,10 @@ def _row(name: str, target: Target) -> dict[str, Any]:
 
 def list_models(runtime: Runtime, caller: Caller) -> dict[str, Any]:
     """Return the body of ``GET /v1/models``."""
-    return {"object": "list", "data": [_row(name, target) for name, target in sorted(_visible(runtime, caller).items())]}
+    return {
+        "object": "list",
+        "data": [_row(name, target) for name, target in sorted(_visible(runtime, caller).items())],
+    }
 
 
 def one_model(runtime: Runtime, caller: Caller, name: str) -> dict[str, Any]:
@@ -49,6 +52,8 @@ def one_model(runtime: Runtime, caller: Caller, name: str) -> dict[str, Any]:
     target = _visible(runtime, caller).get(name)
     if target is None:
         raise ApiError(
-            "model_not_found", "There is no such model for you here; GET /v1/models lists what you may use.", param="model"
+            "model_not_found",
+            "There is no such model for you here; GET /v1/models lists what you may use.",
+            param="model",
         )
     return _row(name, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -19,9 +19,6 @@ from proxy.errors import ApiError
 from proxy.shape import Fold, unfold
 from proxy.store.base import Claim, Hold, StoreUnavailable
 from proxy.telemetry.log import describe
-
-if TYPE_CHECKING:
-    from proxy.runtime import Runtime
 
 
 class Step:
@@ -345,9 +342,7 @@ def settle_claims(call: Call, outcome: Outcome) -> None:
     tokens = outcome.usage.total
     cost = outcome.cost or 0
     for hold in call.claimed:
-        actual = [
-            tokens if claim.kind in _TOKENS else cost if claim.kind == "money" else 0 for claim in hold.claims
-        ]
+        actual = [tokens if claim.kind in _TOKENS else cost if claim.kind == "money" else 0 for claim in hold.claims]
         runtime.store.settle(hold, actual, record)
         record = None
     if record is not None:
@@ -360,5 +355,3 @@ _TOKENS: Final = frozenset(("tokens", "quota"))
 def build_steps(policies: Sequence[Policy[Any]]) -> tuple[Step, ...]:
     """Return the running order."""
     return tuple(Step(policy) for policy in policies)
-
-

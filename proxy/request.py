@@ -97,7 +97,7 @@ class ApiRequest:
                 bad("`stream_options` is only allowed together with `stream: true`.", "stream_options")
             self.include_usage = bool(wanted)
         if not FORBIDDEN.isdisjoint(body):
-            name = sorted(FORBIDDEN.intersection(body))[0]
+            name = min(FORBIDDEN.intersection(body))
             bad(f"`{name}` cannot be set by a request; the destination is fixed by the sidecar's llm.yml.", name)
         for name, check in _COMMON.items():
             value = body.get(name)
@@ -126,7 +126,7 @@ class ApiRequest:
     def n(self) -> int:
         """Return how many answers are asked for."""
         n = self.body.get("n")
-        return n if n else 1
+        return n or 1
 
     @property
     def max_tokens(self) -> int | None:
@@ -225,9 +225,7 @@ def _check_message(message: Any, i: int) -> None:
     if type(content) is list:
         for j, part in enumerate(content):
             if type(part) is not dict or type(part.get("type")) is not str:
-                bad(
-                    f"`messages[{i}].content[{j}]` must be an object with a `type`.", f"messages[{i}].content[{j}]"
-                )
+                bad(f"`messages[{i}].content[{j}]` must be an object with a `type`.", f"messages[{i}].content[{j}]")
             _check_part(part, f"messages[{i}].content[{j}]")
     elif content is not None and type(content) is not str:
         bad(f"`messages[{i}].content` must be a string or an array of parts.", f"messages[{i}].content")

@@ -43,7 +43,8 @@ class Router:
             self._aliases[name] = tuple(targets)
             weighted[name] = route.strategy == "weighted"
         self._aliases = {
-            name: tuple((t, w if weighted[name] else -1.0) for t, w in targets) for name, targets in self._aliases.items()
+            name: tuple((t, w if weighted[name] else -1.0) for t, w in targets)
+            for name, targets in self._aliases.items()
         }
         #: Upstream model names that the configuration itself mentions: the only ones fit for a metric's label.
         self.known = frozenset(
@@ -133,5 +134,7 @@ class Router:
 def _unknown(model: str) -> ApiError:
     shown = model if len(model) <= 80 and model.isprintable() else "that model"
     return ApiError(
-        "model_not_found", f"The model `{shown}` is not served here; GET /v1/models lists what you may use.", param="model"
+        "model_not_found",
+        f"The model `{shown}` is not served here; GET /v1/models lists what you may use.",
+        param="model",
     )

@@ -120,7 +120,9 @@ class Fold:
             if name in ("function", "custom") and isinstance(value, dict):
                 inner = held.setdefault(name, {})
                 for field, text in value.items():
-                    inner[field] = inner[field] + text if isinstance(inner.get(field), str) and isinstance(text, str) else text
+                    inner[field] = (
+                        inner[field] + text if isinstance(inner.get(field), str) and isinstance(text, str) else text
+                    )
             elif name != "index" and value is not None:
                 held[name] = value
 

@@ -66,7 +66,7 @@ def load(name: str) -> Any:
             from tiktoken_ext import openai_public
 
             # tiktoken's own definitions, with its download replaced by our file.
-            openai_public.load_tiktoken_bpe = _ranks  # type: ignore[attr-defined]
+            openai_public.load_tiktoken_bpe = _ranks
             _encodings[name] = tiktoken.Encoding(**getattr(openai_public, name)())
         return _encodings[name]
 
@@ -78,7 +78,9 @@ def _ranks(url: str, expected_hash: str | None = None) -> dict[bytes, int]:
     try:
         data = gzip.decompress((_VOCABULARY / f"{name}.tiktoken.gz").read_bytes())
     except OSError as error:
-        raise VocabularyError(f"The vocabulary {name} is missing from the installation; install llm-sidecar again.") from error
+        raise VocabularyError(
+            f"The vocabulary {name} is missing from the installation; install llm-sidecar again."
+        ) from error
     if hashlib.sha256(data).hexdigest() != _SHA256.get(name):
         raise VocabularyError(f"The vocabulary {name} is damaged; install llm-sidecar again.")
     return {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in data.splitlines())}
@@ -118,16 +120,25 @@ def count_text(text: str, model: str) -> int:
     return -(-len(encoding.encode_ordinary(sample)) * len(text) // len(sample))
 
 
-def _exact(texts: list[str], name: str) -> int:
+def _exact(texts: list[str], name: str, stop: int | None) -> int:
     encode = load(name).encode_ordinary
-    return sum(len(encode(text[i : i + _SLICE])) for text in texts for i in range(0, len(text), _SLICE))
+    total = 0
+    for text in texts:
+        for i in range(0, len(text), _SLICE):
+            total += len(encode(text[i : i + _SLICE]))
+            if stop is not None and total > stop * 4:
+                return total
+    return total
 
 
-async def exact(texts: list[str], model: str) -> int:
-    """Return the exact tokens of ``texts``, off the event loop where they are long or nothing is loaded yet."""
+async def exact(texts: list[str], model: str, stop: int | None = None) -> int:
+    """Return the exact tokens of ``texts``, off the event loop where they are long or nothing is loaded yet.
+
+    With ``stop``, counting ends once four times as many were found: a limit needs no more.
+    """
     if sum(map(len, texts)) <= OFF_LOOP and ready(model):
-        return _exact(texts, encoding_name(model))
-    return await asyncio.to_thread(_exact, texts, encoding_name(model))
+        return _exact(texts, encoding_name(model), stop)
+    return await asyncio.to_thread(_exact, texts, encoding_name(model), stop)
 
 
 def parts(request: ApiRequest) -> tuple[list[str], int]:
@@ -189,7 +200,7 @@ def estimate(request: ApiRequest, model: str = "") -> int:
     return extra + sum(map(guess_text, texts))
 
 
-async def count(request: ApiRequest, model: str) -> int:
-    """Return the prompt's tokens: texts exactly (for OpenAI's models), attachments as allowances."""
+async def count(request: ApiRequest, model: str, stop: int | None = None) -> int:
+    """Return the prompt's tokens: texts exactly (for OpenAI's models), attachments as allowances; see :func:`exact`."""
     texts, extra = parts(request)
-    return extra + await exact(texts, model)
+    return extra + await exact(texts, model, stop)

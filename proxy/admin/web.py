@@ -119,7 +119,9 @@ async def usage(side: Sidecar, request: Request) -> Response:
 
 async def all_usage(side: Sidecar, request: Request) -> Response:
     """Answer with the usage ledger of a month."""
-    return json(await admin_usage(side.runtime, month=request.query_params.get("month"), by=request.query_params.get("by")))
+    return json(
+        await admin_usage(side.runtime, month=request.query_params.get("month"), by=request.query_params.get("by"))
+    )
 
 
 async def quotas(side: Sidecar, request: Request) -> Response:
@@ -152,7 +154,9 @@ def build(side: Sidecar) -> Starlette:
             try:
                 response = await handler(side, request)
             except ApiError as error:
-                response = Response(error.body(), error.status, headers=dict(error.headers), media_type="application/json")
+                response = Response(
+                    error.body(), error.status, headers=dict(error.headers), media_type="application/json"
+                )
             response.headers["x-request-id"] = rid
             return response
 

@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
         writer.close()
 
 
-async def _serve(config: Any, path: str | None, listen: str | None, metrics: Metrics, writer: LineWriter, log: Any) -> int:
+async def _serve(
+    config: Any, path: str | None, listen: str | None, metrics: Metrics, writer: LineWriter, log: Any
+) -> int:
     from proxy.reload import Reloader
     from proxy.server.serve import Server
     from proxy.store.factory import open_store

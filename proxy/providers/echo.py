@@ -45,7 +45,12 @@ class Echo(Provider):
                 for i, text in enumerate(texts)
             ]
             return Chunk(
-                {"object": "list", "model": model, "data": rows, "usage": {"prompt_tokens": words, "total_tokens": words}},
+                {
+                    "object": "list",
+                    "model": model,
+                    "data": rows,
+                    "usage": {"prompt_tokens": words, "total_tokens": words},
+                },
                 whole=True,
             )
         said = _text(body["messages"][-1].get("content")) if endpoint == "chat" else _text(body["prompt"])

@@ -123,8 +123,10 @@ def failure(
             next_key=True,
             **common,  # type: ignore[arg-type]
         )
-    if status == 402 or word in ("insufficient_quota", "billing_error") or (
-        status in (400, 403, 429) and not limited and _NO_MONEY.search(text)
+    if (
+        status == 402
+        or word in ("insufficient_quota", "billing_error")
+        or (status in (400, 403, 429) and not limited and _NO_MONEY.search(text))
     ):
         return UpstreamError(
             "upstream_quota_exceeded",
@@ -143,7 +145,9 @@ def failure(
             **common,  # type: ignore[arg-type]
         )  # fmt: skip
     if status == 404:
-        return UpstreamError("model_not_found", f"{vendor} answered: {text}", status=404, param=param or "model", **common)  # type: ignore[arg-type]
+        return UpstreamError(
+            "model_not_found", f"{vendor} answered: {text}", status=404, param=param or "model", **common
+        )  # type: ignore[arg-type]
     if 400 <= status < 500 and status != 408:
         if word == "context_length_exceeded" or _OVERFLOW.search(text):
             return UpstreamError("context_length_exceeded", f"{vendor} answered: {text}", param=param, **common)  # type: ignore[arg-type]
@@ -162,5 +166,8 @@ def failure(
             **common,  # type: ignore[arg-type]
         )  # fmt: skip
     return UpstreamError(
-        "upstream_invalid_response", f"{vendor} answered with an unexpected status {status}.", counts=True, **common  # type: ignore[arg-type]
+        "upstream_invalid_response",
+        f"{vendor} answered with an unexpected status {status}.",
+        counts=True,
+        **common,  # type: ignore[arg-type]
     )

@@ -263,7 +263,19 @@ def _mend_calls(chunk: Chunk, part: dict[str, Any], *, whole: bool) -> None:
 class OpenAIDecoder(StreamDecoder):
     """OpenAI's stream: events are chunks already."""
 
-    __slots__ = ("_endpoint", "_finished", "_id", "_last", "_model", "_object", "_open", "_provider", "_roles", "_usage", "done")
+    __slots__ = (
+        "_endpoint",
+        "_finished",
+        "_id",
+        "_last",
+        "_model",
+        "_object",
+        "_open",
+        "_provider",
+        "_roles",
+        "_usage",
+        "done",
+    )
 
     def __init__(self, provider: OpenAI, endpoint: str, model: str) -> None:
         self.done = False

@@ -112,23 +112,33 @@ class Metrics:
             "llm_request_duration_seconds", "Time of a call, first byte in to last byte out.", DURATION,
             ("provider", "model", "feature"),
         )  # fmt: skip
-        self.first_token = Histogram("llm_time_to_first_token_seconds", "Time to a stream's first content.", FIRST_TOKEN)
+        self.first_token = Histogram(
+            "llm_time_to_first_token_seconds", "Time to a stream's first content.", FIRST_TOKEN
+        )
         self.overhead = Histogram("llm_overhead_seconds", "The sidecar's own time in a call.", OVERHEAD)
         self.cache_requests = Counter("llm_cache_requests_total", "Cache look-ups by result.", ("result",))
-        self.cache_hit_ratio = Gauge("llm_cache_hit_ratio", "Share of hits in the last 5 minutes, NaN without look-ups.")
+        self.cache_hit_ratio = Gauge(
+            "llm_cache_hit_ratio", "Share of hits in the last 5 minutes, NaN without look-ups."
+        )
         self.token_quota = Gauge("llm_token_quota", "Tokens a team may use in the period.", ("team",))
-        self.token_quota_used = Gauge("llm_token_quota_used", "Tokens a team has used or holds in the period.", ("team",))
+        self.token_quota_used = Gauge(
+            "llm_token_quota_used", "Tokens a team has used or holds in the period.", ("team",)
+        )
         self.cost = Counter("llm_cost_usd_total", "Money spent, in US dollars.", ("team", "feature", "model"))
         self.budget = Gauge("llm_budget_usd", "Money a team may spend in the period, in US dollars.", ("team",))
         self.sensitive_data = Counter(
             "llm_sensitive_data_detected_total", "Findings of redaction by detector.", ("type", "direction")
         )
-        self.unscanned_parts = Counter("llm_redaction_unscanned_total", "Parts that redaction cannot look into.", ("kind",))
+        self.unscanned_parts = Counter(
+            "llm_redaction_unscanned_total", "Parts that redaction cannot look into.", ("kind",)
+        )
         self.decisions = Counter("llm_policy_decisions_total", "What each policy decided.", ("policy", "decision"))
         self.degraded = Counter(
             "llm_policy_degraded_total", "Calls decided without the store, as `store_down` says.", ("policy",)
         )
-        self.circuit_state = Gauge("llm_circuit_state", "0 closed, 1 half-open, 2 open; the worst target's.", ("provider",))
+        self.circuit_state = Gauge(
+            "llm_circuit_state", "0 closed, 1 half-open, 2 open; the worst target's.", ("provider",)
+        )
         self.upstream_errors = Counter("llm_upstream_errors_total", "Failed attempts upstream.", ("provider", "code"))
         self.upstream_retries = Counter("llm_upstream_retries_total", "Attempts after the first.", ("provider",))
         self.in_flight = Gauge("llm_in_flight", "Calls being served.")

