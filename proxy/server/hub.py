@@ -1,0 +1,50 @@
+"""What all connections of one listener share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from proxy.server.options import ServerOptions
+from proxy.ticker import Ticker, ticker
+
+if TYPE_CHECKING:
+    from proxy.server.cycle import Cycle
+    from proxy.server.protocol import Protocol
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+
+class Hub:
+    """The application, the limits, the live connections and the requests in work of one listener.
+
+    ``running`` holds every request whose application coroutine has not ended, its client there or not;
+    ``refused`` counts the replies that the server itself gave, by error code.
+    """
+
+    __slots__ = (
+        "app", "bodies", "cap", "connections", "draining", "lifespan_state", "loop", "options", "refused", "running",
+        "ticker",
+    )  # fmt: skip
+
+    def __init__(self, app: App, options: ServerOptions, cap: int) -> None:
+        self.app = app
+        self.options = options
+        self.cap = cap
+        self.loop = asyncio.get_running_loop()
+        self.ticker: Ticker = ticker()
+        self.connections: set[Protocol] = set()
+        self.running: set[Cycle] = set()
+        self.bodies = 0
+        """Bytes of request bodies held for requests in work."""
+        self.draining = False
+        self.lifespan_state: dict[str, Any] = {}
+        self.refused: Counter[str] = Counter()
+
+    def busy(self) -> bool:
+        """Tell whether a request is in work, or part of a reply not yet handed to the kernel."""
+        return bool(self.running) or any(connection.unsent() for connection in self.connections)

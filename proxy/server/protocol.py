@@ -1,0 +1,440 @@
+"""HTTP/1.1 on one client connection, from accept to close.
+
+uvicorn's own protocol has no deadline on receiving, answers in text/plain, and notices a client's leaving
+only while somebody waits in ``receive()`` and no second request is queued behind the first (uvicorn 0.54,
+``protocols/http/httptools_impl.py``). This one tells the call at once, from the transport's callback.
+
+A connection has at most one request in work. What arrives behind it stays unparsed (``_ahead``); reading
+goes on all the while, for only a read shows that the client is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import struct
+import termios
+from collections.abc import Callable
+from typing import Final
+
+from proxy.errors import ApiError
+from proxy.server.body import Body
+from proxy.server.cycle import Cycle
+from proxy.server.head import HeadParser
+from proxy.server.hub import Hub
+from proxy.server.refusal import STATUS_LINE, refusal
+from proxy.ticker import NEVER, Watched
+
+log = logging.getLogger("llm_sidecar")
+
+_BODY_AHEAD: Final = 64 * 1024
+"""Received bytes of a body that nobody asked for yet, above which reading pauses."""
+_LINGER_BYTES: Final = 64 * 1024 * 1024
+_OVER_CAP: Final = 64
+"""Connections above the cap that are told so, before others are just dropped."""
+_NOT_HTTP: Final = "This port speaks HTTP/1.1; send a request line."
+
+
+class Protocol(asyncio.Protocol, Watched):
+    """Serve one connection's requests, one after the other, to the hub's application.
+
+    ``cycle`` is the request in work; None between requests. One task serves a connection's requests
+    (1.2 µs a request less than a task each).
+    """
+
+    __slots__ = (
+        "_ahead", "_body_rested", "_body_since", "_closing", "_discarded", "_eof", "_parser", "_partial", "_read_paused",
+        "_stuck", "_task", "_wake", "_write_paused", "cycle", "hub", "lost", "transport", "write",
+    )  # fmt: skip
+
+    transport: asyncio.Transport
+    write: Callable[[bytes], None]
+    _parser: HeadParser
+
+    def __init__(self, hub: Hub) -> None:
+        Watched.__init__(self)
+        self.hub = hub
+        self.cycle: Cycle | None = None
+        self.lost = False
+        self._partial = b""
+        self._ahead = b""
+        self._closing = False
+        self._eof = False
+        self._discarded = 0
+        self._read_paused = False
+        self._write_paused = False
+        self._body_since = NEVER
+        self._body_rested = 0.0
+        self._stuck = 0
+        self._task: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+
+    # --- the transport's callbacks ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        hub = self.hub
+        options = hub.options
+        self.transport = transport
+        self.write = transport.write
+        transport.set_write_buffer_limits(options.write_high_water, options.write_low_water)
+        self._parser = HeadParser({"client": _name(transport, "peername"), "server": _name(transport, "sockname")})
+        self.deadline = hub.loop.time() + options.receive_timeout
+        hub.connections.add(self)
+        hub.ticker.watch(self)
+        if len(hub.connections) > hub.cap:
+            if len(hub.connections) > hub.cap + _OVER_CAP:
+                self.drop()
+            else:
+                self._refuse(
+                    ApiError("overloaded", "The sidecar has too many connections; retry later.", retry_after=1.0)
+                )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.deadline = NEVER
+        hub = self.hub
+        hub.connections.discard(self)
+        hub.ticker.forget(self)
+        self._ahead = self._partial = b""
+        if self.cycle is not None:
+            self.cycle.leave()
+        self._rouse()
+
+    def eof_received(self) -> bool:
+        """Take the end of the client's half for its leaving; only a request cut short still gets its 400."""
+        cycle = self.cycle
+        if self._closing:
+            return False
+        if cycle is None:
+            if not self._partial:
+                return False
+            self._eof = True
+            self._refuse(ApiError("invalid_request", "The request ended before its headers did; send it whole."))
+            return True
+        if cycle.complete:
+            return False
+        incoming = cycle.incoming
+        if incoming is not None and not incoming.done:
+            if incoming.error is None:
+                incoming.error = ApiError(
+                    "invalid_request", "The request body is shorter than announced; send all of it."
+                )
+            self._eof = True
+            self.deadline = NEVER
+            cycle.wake()
+            return True
+        self.drop()
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            self._discard(data)
+            return
+        cycle = self.cycle
+        if cycle is None:
+            if self._write_paused:
+                self._keep_ahead(data)
+            elif self._partial:
+                self._begin(self._partial + data, len(self._partial))
+            else:
+                self._begin(data, 0)
+        elif cycle.incoming is not None and not cycle.incoming.done:
+            self._take_body(cycle, data)
+        else:
+            self._keep_ahead(data)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self.cycle is not None:
+            self.cycle.paused = True
+        self._stuck = self._outstanding()
+        self.deadline = self.hub.loop.time() + self.hub.options.write_timeout
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        cycle = self.cycle
+        if self._closing or self.lost:
+            return
+        self.deadline = NEVER
+        if cycle is not None:
+            cycle.paused = False
+            cycle.wake()
+        else:
+            self._next()
+
+    # --- requests ---
+
+    def _begin(self, data: bytes, known: int) -> None:
+        """Start the request at the beginning of ``data``, whose first ``known`` bytes were looked at before."""
+        if known < 2 and data[:2] == b"\r\n":  # RFC 9112, 2.2: an empty line before a request is skipped
+            data = data[2:]
+            known = 0
+            self._partial = b""
+            if not data:
+                return
+        options = self.hub.options
+        end = data.find(b"\r\n\r\n", known - 3 if known > 3 else 0) + 4
+        if end < 4 or end > options.max_header_bytes:
+            self._partial_head(data, known)
+            return
+        self._partial = b""
+        try:
+            head = self._parser.parse(data if end == len(data) else data[:end])
+        except ApiError as error:
+            self._refuse(error)
+            return
+        length = self._parser.length
+        have = len(data) - end
+        if length is not None and have >= length:
+            cycle = Cycle(self, head, data[end : end + length], None)
+            if have > length:
+                self._ahead = data[end + length :]
+        else:
+            cycle = Cycle(self, head, None, Body(length))
+            self._body_since = NEVER
+        self.deadline = NEVER
+        self.cycle = cycle
+        self.hub.running.add(cycle)
+        if cycle.incoming is not None and have:
+            self._take_body(cycle, data[end:])
+        if self._ahead and len(self._ahead) > options.max_ahead_bytes:
+            self.drop()
+        elif self._task is None:
+            self._task = self.hub.loop.create_task(self._serve())
+        else:
+            self._rouse()
+
+    def _partial_head(self, data: bytes, known: int) -> None:
+        """Keep a head that is not complete yet, unless it can no longer become a good one."""
+        options = self.hub.options
+        if len(data) > options.max_header_bytes:
+            self._refuse(
+                ApiError(
+                    "headers_too_large",
+                    f"Request line and headers are larger than {options.max_header_bytes} bytes; send fewer or shorter ones.",
+                )
+            )
+        elif not 65 <= data[0] <= 90 and data != b"\r":
+            self._refuse(ApiError("invalid_request", _NOT_HTTP))
+        elif data.count(b"\n") != data.count(b"\r\n") or b"\0" in data:
+            self._refuse(ApiError("invalid_request", "The request's lines must end in CRLF and hold no NUL."))
+        else:
+            self._partial = data
+            if not known and self._task is not None:  # the first head's time runs since the connection was made
+                self.deadline = self.hub.loop.time() + options.receive_timeout
+
+    def _take_body(self, cycle: Cycle, data: bytes) -> None:
+        incoming = cycle.incoming
+        assert incoming is not None
+        if incoming.error is not None:
+            return
+        rest = cycle.feed(data)
+        if incoming.error is not None or incoming.done:
+            self.deadline = NEVER
+            if rest:
+                self._keep_ahead(rest)
+            cycle.wake()
+        elif cycle.asked:
+            self.deadline = self._body_deadline(incoming)
+            if not cycle.whole:
+                cycle.wake()
+        elif incoming.waiting > _BODY_AHEAD and not self._read_paused:
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def await_body(self, incoming: Body) -> None:
+        """Let the body come in, within ``receive_timeout`` plus what the minimum rate allows."""
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resume_reading()
+        now = self.hub.loop.time()
+        if self._body_since == NEVER:  # what came before anybody asked earns no time
+            self._body_since = now - incoming.received / self.hub.options.min_rate
+        else:
+            self._body_since += now - self._body_rested
+        self.deadline = self._body_deadline(incoming)
+
+    def rest_body(self) -> None:
+        """Stop the body's clock until the application asks for more."""
+        self._body_rested = self.hub.loop.time()
+        self.deadline = NEVER
+
+    def _body_deadline(self, incoming: Body) -> float:
+        options = self.hub.options
+        return self._body_since + options.receive_timeout + incoming.received / options.min_rate
+
+    def _keep_ahead(self, data: bytes) -> None:
+        self._ahead += data
+        if len(self._ahead) > self.hub.options.max_ahead_bytes:
+            self.drop()
+
+    def _next(self) -> None:
+        """Begin the request that waits behind the last one, if any, else wait for one."""
+        self.deadline = self.hub.loop.time() + self.hub.options.keep_alive_timeout
+        if self._ahead:
+            data = self._ahead
+            self._ahead = b""
+            self._begin(data, 0)
+
+    # --- the application ---
+
+    async def _serve(self) -> None:
+        """Run the application for one request after the other until the connection ends."""
+        hub = self.hub
+        app = hub.app
+        loop = hub.loop
+        while not self.lost or self.cycle is not None:
+            cycle = self.cycle
+            if cycle is None:
+                self._wake = loop.create_future()
+                try:
+                    await self._wake
+                except asyncio.CancelledError:
+                    self.drop()
+                    break
+                self._wake = None
+                continue
+            scope = cycle.head.scope.copy()
+            scope["headers"] = self._parser.headers
+            scope["extensions"] = {"llm_sidecar": cycle}
+            if hub.lifespan_state:
+                scope["state"] = hub.lifespan_state.copy()
+            try:
+                await app(scope, cycle.receive, cycle.send)
+            except asyncio.CancelledError:  # nobody answered for it: the process is ending
+                self._ahead = b""
+                self._ended(cycle, ApiError("overloaded", "The sidecar is shutting down; retry.", retry_after=1.0))
+                self.finish_closing(linger=False)
+                break
+            except Exception as error:
+                log.error("The application raised while it answered a request.", exc_info=error)
+            self._ended(cycle, None)
+        self._task = None
+
+    def _ended(self, cycle: Cycle, error: ApiError | None) -> None:
+        """Settle a request whose application has returned: no reply is left open."""
+        if not cycle.complete and not cycle.gone:
+            if cycle.started:
+                cycle.abort()
+            else:
+                cycle.refuse(error or ApiError("internal_error", "The sidecar failed to answer; see its log."))
+        cycle.ended()
+        self.cycle = None
+        self.hub.running.discard(cycle)
+        if self._closing or self.lost or self._write_paused:
+            return
+        self._next()
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    # --- ends ---
+
+    def _refuse(self, error: ApiError) -> None:
+        """Reply with the server's own error and close; what the client still sends is read and dropped."""
+        status, headers, body = refusal(error)
+        self.hub.refused[error.code] += 1
+        self._partial = b""
+        self.write(
+            b"".join(
+                (STATUS_LINE[status], headers, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)
+            )
+        )
+        self.finish_closing(linger=True)
+
+    def finish_closing(self, *, linger: bool) -> None:
+        """Close once everything is written. With ``linger``, close our half first, and read and drop for a while.
+
+        A socket closed with unread bytes sends RST, which takes the reply from the client's hands.
+        """
+        if self._closing or self.lost:
+            return
+        self._closing = True
+        options = self.hub.options
+        self._stuck = self._outstanding() if self.unsent() else 0
+        if (linger or self._ahead) and not self._eof:
+            self._ahead = b""
+            self.transport.write_eof()
+            if self._read_paused:
+                self._read_paused = False
+                self.transport.resume_reading()
+            self.deadline = self.hub.loop.time() + options.linger_timeout
+        else:
+            self.transport.close()
+            self.deadline = self.hub.loop.time() + options.write_timeout
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > _LINGER_BYTES:
+            self.drop()
+
+    def drop(self) -> None:
+        """End the connection at once, and tell the call."""
+        self._closing = True
+        self.deadline = NEVER
+        self.transport.abort()
+        if self.cycle is not None:
+            self.cycle.leave()
+
+    def cancel(self) -> None:
+        """Cancel the application's work on the request."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is in work or arriving."""
+        if self.cycle is None and not self._partial and not self._closing:
+            self.finish_closing(linger=False)
+
+    def unsent(self) -> bool:
+        """Tell whether part of a reply has not been handed to the kernel."""
+        return not self.lost and self.transport.get_write_buffer_size() > 0
+
+    def expired(self) -> None:
+        """Act on the deadline of whatever the connection is at."""
+        if self.lost:
+            return
+        cycle = self.cycle
+        if self._write_paused or (self._closing and self.unsent()):
+            self._check_progress()
+        elif self._closing:
+            self.drop()
+        elif cycle is None:
+            if self._partial:
+                self._refuse(
+                    ApiError("request_timeout", "The request's headers did not arrive in time; send it again.")
+                )
+            else:
+                self.finish_closing(linger=False)
+        elif cycle.incoming is not None and not cycle.incoming.done and cycle.incoming.error is None:
+            cycle.incoming.error = ApiError(
+                "request_timeout", "The request's body did not arrive in time; send it again."
+            )
+            cycle.wake()
+
+    def _check_progress(self) -> None:
+        """Drop a client that has taken nothing for a whole write deadline; a slow one may go on."""
+        outstanding = self._outstanding()
+        if outstanding >= self._stuck:
+            self.drop()
+            return
+        self._stuck = outstanding
+        self.deadline = self.hub.loop.time() + self.hub.options.write_timeout
+
+    def _outstanding(self) -> int:
+        """Return the bytes that the client has not acknowledged: ours, and where the system tells, the kernel's."""
+        size = self.transport.get_write_buffer_size()
+        try:
+            raw = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except (OSError, AttributeError):
+            return size
+        queued: int = struct.unpack("i", raw)[0]
+        return size + queued
+
+
+def _name(transport: asyncio.Transport, which: str) -> tuple[str, int] | None:
+    name = transport.get_extra_info(which)
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
