@@ -46,6 +46,21 @@ def opaque(user: str) -> str:
     return user
 
 
+def call_ids(turns: list[Turn]) -> dict[str, str]:
+    """Return the id to send for each call, by the call's place: valid, and given once in the conversation.
+
+    In order of appearance alone, so that a conversation that grows keeps its ids.
+    """
+    valid = NameMap(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128)
+    ids: dict[str, str] = {}
+    times: dict[str, int] = {}
+    for turn in turns:
+        for call in turn.calls:
+            n = times[call.id] = times.get(call.id, 0) + 1
+            ids[call.where] = valid(call.id if n == 1 else f"{call.id}\0{n}")
+    return ids
+
+
 def text_blocks(content: Any) -> list[Block]:
     """Return the text parts of ``content`` as blocks; blanks are left out, the vendor refuses them."""
     if isinstance(content, str):
@@ -58,7 +73,7 @@ def text_blocks(content: Any) -> list[Block]:
     return blocks
 
 
-def user_blocks(turn: Turn, ids: NameMap) -> list[Block]:
+def user_blocks(turn: Turn, ids: dict[str, str]) -> list[Block]:
     """Return a user turn: tool results first, then text, images and documents in order.
 
     A system message in mid-conversation stays where it is, in ``<system>`` tags: appending to the
@@ -81,7 +96,7 @@ def user_blocks(turn: Turn, ids: NameMap) -> list[Block]:
     return blocks or [{"type": "text", "text": PLACEHOLDER}]
 
 
-def assistant_blocks(turn: Turn, names: NameMap, ids: NameMap, *, thinking: bool) -> list[Block]:
+def assistant_blocks(turn: Turn, names: NameMap, ids: dict[str, str], *, thinking: bool) -> list[Block]:
     """Return an assistant turn: per message the thinking blocks it echoes (verbatim), text, then calls.
 
     A thinking block that stood between two calls is marked by us with the number of calls before it and
@@ -125,18 +140,18 @@ def _thoughts(message: dict[str, Any]) -> list[tuple[int, Block]]:
     return found
 
 
-def _call(call: ToolCall, names: NameMap, ids: NameMap) -> Block:
+def _call(call: ToolCall, names: NameMap, ids: dict[str, str]) -> Block:
     block = {
         "type": "tool_use",
-        "id": ids(call.id),
+        "id": ids[call.where],
         "name": names(call.name),
         "input": parse_arguments(call.arguments, call.where),
     }
     return cache_mark(call.call, block)
 
 
-def _result(result: ToolResult, ids: NameMap) -> Block:
-    block: Block = {"type": "tool_result", "tool_use_id": ids(result.call.id)}
+def _result(result: ToolResult, ids: dict[str, str]) -> Block:
+    block: Block = {"type": "tool_result", "tool_use_id": ids[result.call.where]}
     content = result.message.get("content")
     if isinstance(content, list):
         if parts := _parts(content, f"messages[{result.position}].content"):

@@ -14,6 +14,7 @@ from proxy.providers.anthropic_content import (
     Block,
     assistant_blocks,
     cache_mark,
+    call_ids,
     opaque,
     text_blocks,
     user_blocks,
@@ -80,8 +81,7 @@ def encode(request: ApiRequest, target: Target, version: str) -> UpstreamRequest
         system.append({"type": "text", "text": _JSON_ONLY})
     if system:
         out["system"] = system
-    ids = NameMap(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128, (call.id for turn in talk.turns for call in turn.calls))
-    out["messages"] = _messages(talk.turns, names, ids, caps)
+    out["messages"] = _messages(talk.turns, names, caps)
     _cache_marks(out, dropped)
 
     if stop := _stop(body, settings, dropped):
@@ -115,8 +115,8 @@ def _system(message: dict[str, Any]) -> list[Block]:
     return blocks
 
 
-def _messages(turns: list[Turn], names: NameMap, ids: NameMap, caps: Capabilities) -> list[dict[str, Any]]:
-    echoed = caps.thinking != "none"
+def _messages(turns: list[Turn], names: NameMap, caps: Capabilities) -> list[dict[str, Any]]:
+    echoed, ids = caps.thinking != "none", call_ids(turns)
     pieces = alternate(
         (
             turn.role,
