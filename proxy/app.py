@@ -27,7 +27,6 @@ _LATER: Final = {
     "/responses": "POST /v1/chat/completions", "/files": "your provider directly",
     "/fine_tuning/jobs": "your provider directly", "/moderations": "your provider directly",
 }  # fmt: skip
-_IN_FLIGHT_BODIES: Final = 256 * 1024 * 1024
 _JSON_HEAD: Final = "content-type: application/json\r\nx-request-id: %s\r\n"
 
 
@@ -39,7 +38,6 @@ class Sidecar:
         self.writer = writer
         self.calls: set[Call] = set()
         self.in_flight = 0
-        self.bodies = 0
         self.draining = False
         self.reloader: Any = None
         """Set by `serve`: what POST /admin/reload and SIGHUP call."""
@@ -77,32 +75,17 @@ class Sidecar:
                 "loop_detected",
                 "This request came through this sidecar already; a provider's base_url points back at it.",
             )
+        length = headers.get(b"content-length")
+        if length is not None and length.isdigit() and int(length) > self.max_body:
+            raise ApiError("request_too_large", f"The body has {int(length)} bytes; at most {self.max_body} are taken.")
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.lower() != b"identity":
             raise ApiError("unsupported_media_type", "Send the body as plain JSON, without a content-encoding.")
         self.in_flight += 1
 
-    def leave(self, held: int) -> None:
-        """Count a call out, and its body."""
+    def leave(self) -> None:
+        """Count a call out."""
         self.in_flight -= 1
-        self.bodies -= held
-
-    def reserve(self, headers: dict[bytes, bytes]) -> int:
-        """Hold memory for the declared body; raise ``overloaded`` where all calls' bodies would be too much."""
-        length = headers.get(b"content-length")
-        size = int(length) if length is not None and length.isdigit() else 0
-        if size > self.max_body:
-            raise ApiError("request_too_large", f"The body has {size} bytes; at most {self.max_body} are taken.")
-        if self.bodies + size > _IN_FLIGHT_BODIES:
-            raise ApiError(
-                "overloaded", "The sidecar is holding as many request bodies as it may; try again.", retry_after=1.0
-            )
-        self.bodies += size
-        return size
-
-    def exchange(self, declared: int, received: int) -> None:
-        """Correct a reservation to what the body really has."""
-        self.bodies += received - declared
 
     # --- dispatch ---------------------------------------------------------------------------------------
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -193,7 +176,7 @@ class Sidecar:
             handler = routes().get(scope["path"]) or routes().get(short)
             if handler is None:
                 raise _not_found(scope["path"])
-            methods, permission, serve = handler
+            methods, permission, _ = handler
             if method not in methods:
                 raise _wrong_method(methods[0])
             if not open_metrics:

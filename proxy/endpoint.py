@@ -52,23 +52,20 @@ async def generate(
     caller: Caller | None = None
     runtime = side.runtime
     admitted = False
-    held = 0
     try:
         try:
             caller = runtime.auth.caller(headers)
             require(caller, GENERATE)
             side.enter(headers)
             admitted = True
-            held = side.reserve(headers)
             raw = await wire.read_body(side.max_body)
-            side.exchange(held, len(raw))
-            held = len(raw)
+            size = len(raw)
             # Parsing a large body holds the interpreter for milliseconds; a thread lets others in between.
-            body = parse_object(raw) if held < _BIG else await asyncio.to_thread(parse_object, raw)
+            body = parse_object(raw) if size < _BIG else await asyncio.to_thread(parse_object, raw)
             del raw
             if path_model is not None:
                 body["model"] = path_model
-            request = REQUESTS[endpoint](body, held)
+            request = REQUESTS[endpoint](body, size)
             route = runtime.router.plan(request.model, endpoint, started)
         except ApiError as error:
             _early(side, wire, headers, rid, caller, endpoint, error, started)
@@ -97,7 +94,7 @@ async def generate(
         _early(side, wire, headers, rid, caller, endpoint, _shutting_down(), started, gone=wire.gone)
     finally:
         if admitted:
-            side.leave(held)
+            side.leave()
 
 
 def _prepare(call: Call, headers: dict[bytes, bytes]) -> None:

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 _MAX_BACKGROUND: Final = 1_000
 
 
+def derive(secret: bytes, purpose: str) -> bytes:
+    """Return the 32-byte key for one purpose (HKDF-SHA256, RFC 5869, one block)."""
+    extracted = hmac.digest(b"llm-sidecar", secret, hashlib.sha256)
+    return hmac.digest(extracted, purpose.encode() + b"\x01", hashlib.sha256)
+
+
 class Background:
     """Slow work that no call waits for: bounded, tracked, its failures logged."""
 
@@ -77,9 +83,8 @@ class Shared:
     hop: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def derive(self, purpose: str) -> bytes:
-        """Return the key for one purpose (HKDF-SHA256, RFC 5869, one block)."""
-        extracted = hmac.digest(b"llm-sidecar", self.secret, hashlib.sha256)
-        return hmac.digest(extracted, purpose.encode() + b"\x01", hashlib.sha256)
+        """Return the key for one purpose."""
+        return derive(self.secret, purpose)
 
 
 class Runtime:

@@ -8,6 +8,7 @@ import gc
 import secrets
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 from proxy import __version__, tokens
@@ -15,7 +16,7 @@ from proxy.app import Sidecar
 from proxy.clock import Clock
 from proxy.config.load import load
 from proxy.config.problem import ConfigError
-from proxy.runtime import Background, Runtime, Shared
+from proxy.runtime import Background, Runtime, Shared, derive
 from proxy.server.options import ServerOptions
 from proxy.store.base import StoreUnavailable
 from proxy.telemetry.log import LineWriter, setup
@@ -61,8 +62,9 @@ async def _serve(
     background = Background(log)
     secret = config.server.secret.get_secret_value().encode() if config.server.secret else secrets.token_bytes(32)
     store = open_store(
-        config.store.url, prefix=config.store.prefix, deadline=config.store.deadline, secret=secret, clock=clock,
-        log=log, metrics=metrics, usage=config.usage,
+        config.store.url, prefix=config.store.prefix, deadline=config.store.deadline, secret=partial(derive, secret),
+        clock=clock, log=log, metrics=metrics, hash_users=config.usage.hash_users,
+        keep_months=max(1, round(config.usage.keep / 2_678_400)),
     )  # fmt: skip
     try:
         await store.start()
@@ -97,8 +99,8 @@ async def _serve(
 
         ops = Ops(side)
 
-    def serving(addresses: Any) -> None:
-        _announce(config, runtime, addresses, log)
+    def started(urls: list[str], ops_urls: list[str]) -> None:
+        _announce(config, runtime, urls, ops_urls, log)
 
     def draining() -> None:
         side.draining = True
@@ -107,8 +109,15 @@ async def _serve(
     # What lives as long as the process is no garbage: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    server = Server(side, options, ops_app=ops, on_serving=serving, on_drain=draining, on_reload=side.reload_soon)
-    code: int = await server.run()
+    server = Server(
+        side, options, ops_app=ops, on_started=started, on_drain=draining, on_reload=side.reload_soon
+    )
+    try:
+        code = await server.serve()
+    except OSError as error:
+        log.error("listen_failed", extra={"fields": {"reason": str(error)}})
+        print(f"llm-sidecar: cannot listen on {settings.listen}: {error}", file=sys.stderr)
+        code = 1
     watching.cancel()
     await background.aclose(2.0)
     await store.aclose(5.0)
@@ -130,13 +139,12 @@ def _warm(config: Any) -> None:
         threading.Thread(target=load_all, daemon=True, name="vocabulary").start()
 
 
-def _announce(config: Any, runtime: Runtime, addresses: Any, log: Any) -> None:
+def _announce(config: Any, runtime: Runtime, urls: list[str], ops_urls: list[str], log: Any) -> None:
     present = sorted(runtime.providers)
     absent = sorted(entry.name for entry in config.providers.values() if entry.absent)
     running = [policy.name if policy.enforce else f"{policy.name} (shadow)" for policy in runtime.policies]
-    shown = [str(address) for address in addresses] if isinstance(addresses, list | tuple) else [str(addresses)]
     fields = {
-        "version": __version__, "config": config.source, "address": shown[0], "addresses": shown,
+        "version": __version__, "config": config.source, "address": urls[0], "ops_address": ops_urls[0] if ops_urls else None,
         "providers": present, "absent": absent, "store": config.store.kind, "policies": running,
     }  # fmt: skip
     log.info("serving", extra={"fields": fields})
@@ -144,7 +152,7 @@ def _announce(config: Any, runtime: Runtime, addresses: Any, log: Any) -> None:
         log.warning("notice", extra={"fields": {"message": str(note)}})
     if sys.stderr.isatty():
         lines = [
-            f"llm-sidecar {__version__} serves http://{shown[0]}/v1   ({config.source})",
+            f"llm-sidecar {__version__} serves {urls[0]}/v1   ({config.source})",
             f"  providers  {', '.join(present)}" + (f"   absent: {', '.join(absent)}" if absent else ""),
             f"  store      {config.store.kind}",
             f"  policies   {' -> '.join(running) or 'none'}",
