@@ -18,7 +18,7 @@ import httptools
 from proxy.errors import UpstreamError
 from proxy.ticker import NEVER, Watched, ticker
 from proxy.upstream import faults
-from proxy.upstream.base import Headers, Timeouts
+from proxy.upstream.base import Timeouts
 from proxy.upstream.reply import HIGH_WATER, RawReply
 
 if TYPE_CHECKING:
@@ -35,10 +35,9 @@ SLICE: Final = 64 * 1024
 _RESCUE: Final = 1024 * 1024
 _MAX_NAMES: Final = 512
 _NAMES: Final[dict[bytes, str]] = {}
-_ONCE: Final = frozenset(("content-length", "transfer-encoding", "content-encoding"))
 
 
-class Connection(asyncio.Protocol, Watched):
+class Connection(asyncio.BufferedProtocol, Watched):
     """A connection and the one exchange on it, if any. Idle, any byte or end discards it.
 
     The pool keeps it only if the request was sent and the reply read in full, nothing came after it, and
@@ -46,14 +45,16 @@ class Connection(asyncio.Protocol, Watched):
     """
 
     __slots__ = (
-        "_barren", "_body_end", "_doubt", "_finished", "_head", "_head_room", "_interim", "_interims", "_keep",
-        "_limits", "_loop", "_method", "_now", "_parser", "_pieces", "_pool", "_refusal", "_reply", "_room", "_sent",
-        "_transport", "_until", "_until_eof", "_write_paused", "born", "on_body", "paused", "secure", "used",
+        "_barren", "_body_end", "_buffer", "_doubt", "_finished", "_head_room", "_interim", "_interims", "_keep", "_limits",
+        "_loop", "_method", "_now", "_parser", "_pieces", "_pool", "_raw", "_refusal", "_reply",
+        "_room", "_sent", "_transport", "_until", "_until_eof", "_write_paused", "born", "on_body", "on_header",
+        "paused", "secure", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, limits: Timeouts, *, secure: bool) -> None:
         super().__init__()
         self._pool = pool
+        self._buffer = pool.buffer
         self._limits = limits
         self._loop = loop = asyncio.get_running_loop()
         self._now = loop.time
@@ -72,7 +73,11 @@ class Connection(asyncio.Protocol, Watched):
         self._interim = False
         self._body_end = 0
         self._pieces: list[bytes] = []
+        self._raw: dict[bytes, bytes] = {}
+        # The parser calls these two without a Python frame. Of a header given twice the last value stays;
+        # of those that frame the message the parser itself allows one only.
         self.on_body = self._pieces.append
+        self.on_header = self._raw.__setitem__
         self._parser = httptools.HttpResponseParser(self)
 
     # The client's side.
@@ -100,14 +105,14 @@ class Connection(asyncio.Protocol, Watched):
         self._until = until
         self._room = room
         self._sent = sent
-        self._head: Headers = {}
+        self._raw.clear()  # of trailers
         self._head_room = MAX_HEAD
         self._interims = 0
         self._barren = 0
         self._until_eof = False
         self._finished = False
         wait = now + self._limits.first_byte
-        self.deadline = min(until, wait)
+        self.deadline = wait if wait < until else until  # noqa: FURB136
         transport.write(payload)
         return reply
 
@@ -145,7 +150,7 @@ class Connection(asyncio.Protocol, Watched):
     def resume(self) -> None:
         """Read on: the owner took what was queued."""
         self.paused = False
-        self.deadline = min(self._now() + self._limits.idle, self._until)
+        self._arm(self._limits.idle)
         if self._transport is not None:
             self._transport.resume_reading()
 
@@ -181,20 +186,25 @@ class Connection(asyncio.Protocol, Watched):
 
     # The network's side.
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received(self._buffer[:nbytes])
+
+    def _received(self, data: memoryview) -> None:
         reply = self._reply
         if reply is None:
             self.abort()  # nothing was asked for
             return
         had_head = reply.status
         if not had_head:
-            room = self._head_room
-            if room == MAX_HEAD:
-                self.deadline = min(self._now() + self._limits.idle, self._until)
-            if len(data) > room:
-                self._feed_long_head(reply, data, room)
+            room = self._head_room - len(data)
+            if room < 0:
+                self._feed_long_head(reply, data)
                 return
-            self._head_room = room - len(data)
+            first = self._head_room == MAX_HEAD
+            self._head_room = room
         error: UpstreamError | None = None
         try:
             self._parser.feed_data(data)
@@ -222,13 +232,13 @@ class Connection(asyncio.Protocol, Watched):
         if self._finished:
             self._finish(reply)
         elif not reply.status:
+            if first and not self._interims:
+                self._arm(self._limits.idle)
             return
         elif reply.queued >= HIGH_WATER:
             self._pause()
         else:
-            limit = self._now() + self._limits.idle
-            until = self._until
-            self.deadline = min(until, limit)
+            self._arm(self._limits.idle)
         reply.wake()
 
     def eof_received(self) -> None:
@@ -261,7 +271,7 @@ class Connection(asyncio.Protocol, Watched):
         reply = self._reply
         if reply is not None:
             if not reply.status:
-                self.deadline = min(self._now() + self._limits.first_byte, self._until)
+                self._arm(self._limits.first_byte)
             reply.wake()
 
     # The parser's side.
@@ -269,15 +279,6 @@ class Connection(asyncio.Protocol, Watched):
     def on_message_begin(self) -> None:
         if self._finished:
             self._doubt = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key = _NAMES.get(name)
-        if key is None:
-            key = _remember(name)
-        head = self._head
-        if key in head and key in _ONCE:
-            self._refuse(f"it says {key} twice")
-        head[key] = value.strip().decode("latin-1")
 
     def on_headers_complete(self) -> None:
         if self._finished:
@@ -291,7 +292,10 @@ class Connection(asyncio.Protocol, Watched):
                 self._refuse("interim replies without end")
             self._interim = True
             return
-        head = self._head
+        head = {
+            _NAMES.get(name) or _remember(name): value.strip().decode("latin-1") for name, value in self._raw.items()
+        }
+        self._raw.clear()
         coding = head.get("transfer-encoding")
         if coding is not None:
             if coding.lower() != "chunked":
@@ -307,7 +311,6 @@ class Connection(asyncio.Protocol, Watched):
         assert reply is not None
         reply.status = status
         reply.headers = head
-        self._head = {}  # trailers end here
         if self._method == "HEAD":
             self._finished = self._doubt = True
             self._until_eof = self._keep = False
@@ -316,14 +319,19 @@ class Connection(asyncio.Protocol, Watched):
     def on_message_complete(self) -> None:
         if self._interim:
             self._interim = False
-            self._head = {}
-            self.deadline = min(self._now() + self._limits.first_byte, self._until)
+            self._raw.clear()
+            self._arm(self._limits.first_byte)
         elif not self._finished:
             self._finished = True
             self._body_end = len(self._pieces)
             self._keep = self._parser.should_keep_alive()
 
     # Ends.
+
+    def _arm(self, seconds: float) -> None:
+        limit = self._now() + seconds
+        until = self._until
+        self.deadline = limit if limit < until else until  # noqa: FURB136 - a third of min's time
 
     def _refuse(self, reason: str, *, retryable: bool = True) -> NoReturn:
         self._refusal = faults.invalid(reason, retryable=retryable)
@@ -339,11 +347,12 @@ class Connection(asyncio.Protocol, Watched):
             raise broken  # our own mistake, not the provider's
         return faults.invalid(f"broken HTTP ({str(broken).lower()})", retryable=not reply.status)
 
-    def _feed_long_head(self, reply: RawReply, data: bytes, room: int) -> None:
+    def _feed_long_head(self, reply: RawReply, data: memoryview) -> None:
+        room = self._head_room
         if room:
-            self.data_received(data[:room])
-            if self._reply is reply or not self.closing:
-                self.data_received(data[room:])
+            self._received(data[:room])
+            if not self.closing:
+                self._received(data[room:])
         else:
             self._fail(reply, faults.invalid(f"its head is larger than {MAX_HEAD} bytes", retryable=True))
 
@@ -366,7 +375,7 @@ class Connection(asyncio.Protocol, Watched):
             if self.paused:
                 self.paused = False
                 transport.resume_reading()
-            self._pool.keep(self, reply.headers.get("keep-alive"))
+            self._pool.keep(self, reply.headers.get("keep-alive"), self._now())
         else:
             self.close()
 
@@ -400,7 +409,7 @@ class Connection(asyncio.Protocol, Watched):
                 if not data:
                     self.eof_received()
                     return
-                self.data_received(data)
+                self._received(memoryview(data))
 
 
 def _remember(name: bytes) -> str:

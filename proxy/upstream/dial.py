@@ -16,7 +16,7 @@ ATTEMPT_DELAY: Final = 0.25
 SHUTDOWN_TIMEOUT: Final = 0.05
 """Seconds for TLS's close_notify; uvloop's default keeps dead connections for 30 s."""
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
 async def dial(

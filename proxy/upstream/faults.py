@@ -6,6 +6,7 @@ already seen. Framing broken after the head is not retried: the provider has don
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 from proxy.errors import Truncated, UpstreamError
@@ -94,4 +95,6 @@ def why_unreachable(error: OSError) -> str:
         return "connection refused"
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return "connection closed by the provider"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
     return "no route to it"

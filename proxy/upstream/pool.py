@@ -21,6 +21,7 @@ from proxy.upstream.url import Origin
 MAX_IDLE_SECONDS: Final = 30.0
 MAX_AGE: Final = 600.0
 MAX_IDLE: Final = 256
+READ_SIZE: Final = 64 * 1024
 _TIMEOUT: Final = re.compile(r"(?:^|[,;\s])timeout\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
@@ -32,7 +33,7 @@ class Pool:
     """
 
     __slots__ = ("_closed", "_context", "_idle", "_idle_seconds", "_max_age", "_max_idle", "_open", "_origin",
-                 "_resolver", "_timeouts", "opened", "reused")  # fmt: skip
+                 "_resolver", "_timeouts", "buffer", "opened", "reused")  # fmt: skip
 
     def __init__(
         self,
@@ -54,6 +55,9 @@ class Pool:
         self._idle: dict[Connection, None] = {}
         self._open: set[Connection] = set()
         self._closed = False
+        # Each read is consumed before the loop reads again, so that all connections can share one buffer.
+        # Its size bounds what a connection queues: the high-water mark plus one read.
+        self.buffer = memoryview(bytearray(READ_SIZE))
         self.opened = 0
         """Connections made so far."""
         self.reused = 0
@@ -109,12 +113,11 @@ class Pool:
     def _new(self) -> Connection:
         return Connection(self, self._timeouts, secure=self._context is not None)
 
-    def keep(self, conn: Connection, hint: str | None) -> None:
+    def keep(self, conn: Connection, hint: str | None, now: float) -> None:
         """Keep ``conn`` for the next call; ``hint`` is the server's Keep-Alive header."""
         seconds = self._idle_seconds
         if hint is not None:
             seconds = min(seconds, keep_seconds(hint, seconds))
-        now = asyncio.get_running_loop().time()
         end = min(now + seconds, conn.born + self._max_age)
         if self._closed or end <= now or len(self._idle) >= self._max_idle:
             conn.close()

@@ -75,7 +75,13 @@ class RawReply(UpstreamReply):
                 return b""
             if self.error is not None:
                 raise self.error
-            await self.wait()
+            waiter = self._waiter = self._loop.create_future()  # wait(), without its frame
+            try:
+                await waiter
+            except BaseException:
+                self._waiter = None
+                self.close()
+                raise
 
     def read_nowait(self) -> bytes | None:
         if self._pieces:
