@@ -1,0 +1,131 @@
+"""What all tests share: one fake upstream a worker, sidecars by configuration, a Redis, the shared folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.ledger import Ledger
+from tests.fakes.process import Upstream
+from tests.fakes.redis import RedisServer
+from tests.fakes.sidecar import Sidecar, config
+
+ROOT = Path(__file__).resolve().parents[1]
+#: More than this many idle sidecars are not kept alive for later tests.
+MOST_SIDECARS = 5
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with recordings, schemas and corpora that lies beside the repository."""
+    folder = Path(os.environ.get("SHARED_DIR") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder} (recordings and corpora), which is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    """A fake upstream in a process of its own, for all tests of this worker; calls are told apart by their tag."""
+    running = Upstream()
+    yield running
+    state = running.state()
+    running.stop()
+    assert state["running"] == 0, "calls still run at the upstream"
+
+
+class Sidecars:
+    """Running sidecars by configuration: asked for twice, started once."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self._kept: dict[str, Sidecar] = {}
+
+    def __call__(self, settings: dict[str, Any] | None = None, *, env: dict[str, str] | None = None, **changes: Any) -> Sidecar:
+        """Return a running sidecar with the test configuration and ``changes``, or with exactly ``settings``."""
+        wanted = settings if settings is not None else config(self.upstream.base(), **changes)
+        key = json.dumps([wanted, env], sort_keys=True, default=str)
+        found = self._kept.pop(key, None)
+        if found is None or not found.running:
+            if found is not None:
+                self._end(found)
+            while len(self._kept) >= MOST_SIDECARS:
+                self._end(self._kept.pop(next(iter(self._kept))))
+            found = Sidecar(wanted, env=env)
+        self._kept[key] = found
+        return found
+
+    @staticmethod
+    def _end(running: Sidecar) -> None:
+        try:
+            running.stop()
+        finally:
+            running.cleanup()
+
+    def end(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for running in self._kept.values():
+                stack.callback(self._end, running)
+        self._kept.clear()
+
+
+@pytest.fixture(scope="session")
+def sidecars(upstream: Upstream) -> Iterator[Sidecars]:
+    """Shared sidecars; each must end well when its turn is over."""
+    pool = Sidecars(upstream)
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def sidecar(sidecars: Sidecars) -> Sidecar:
+    """The shared sidecar with the plain test configuration."""
+    return sidecars()
+
+
+@pytest.fixture
+def own_sidecar(upstream: Upstream) -> Iterator[Callable[..., Sidecar]]:
+    """Start sidecars for this test alone: ``own_sidecar(changes…)``."""
+    started: list[Sidecar] = []
+
+    def start(
+        settings: dict[str, Any] | str | None = None, *, env: dict[str, str] | None = None, stdout: int | None = None,
+        files: int | None = None, port: int = 0, base: str | None = None, **changes: Any,
+    ) -> Sidecar:  # fmt: skip
+        wanted = settings if settings is not None else config(base or upstream.base(), **changes)
+        running = Sidecar(wanted, env=env, stdout=stdout, files=files, port=port)
+        started.append(running)
+        return running
+
+    yield start
+    with contextlib.ExitStack() as stack:
+        for running in started:
+            stack.callback(running.cleanup)
+            stack.callback(running.stop)
+
+
+@pytest.fixture
+def tag() -> str:
+    """A word that no other test's calls carry."""
+    return f"tag=t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def ledger(sidecar: Sidecar, upstream: Upstream, tag: str) -> Ledger:
+    """The accounts of this test's calls through the shared sidecar."""
+    return Ledger(sidecar, upstream, tag)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A private Redis for this worker; flush it first, leave it running."""
+    server = RedisServer()
+    yield server
+    server.stop()
