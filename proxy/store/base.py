@@ -80,8 +80,10 @@ class Hold:
     """The store's epoch at admission; empty while the admission's result is unknown."""
     skip: tuple[int, ...] = ()
     """Claims admitted without being taken: shadow claims that would have refused, throttles that did not apply."""
+    sent: bool = False
+    """The admission may have reached the store."""
     settled: bool = False
-    """Set by the first `settle`; a second one does nothing."""
+    """Nothing is left to settle: it was, or the admission was refused or took only rates. `settle` then only records."""
 
 
 @dataclass(slots=True)

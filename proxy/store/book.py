@@ -116,6 +116,7 @@ class Book:
                 parts.append(Part(i, kind, counter, amount))
             waits.append((claim, counter, False, 0.0))
         if refused >= 0:
+            hold.settled = True
             for counter, used, held in reversed(undo):
                 counter.used = used
                 counter.held = held
@@ -124,6 +125,8 @@ class Book:
             hold.skip = skip
             if parts:
                 self.holds[hold.id] = tuple(parts)
+            elif not any(claim.kind != "rate" for claim in hold.claims):
+                hold.settled = True
         states = [_state(claim, counter, full, wait, wall) for claim, counter, full, wait in waits]
         return Verdict(refused < 0, states, refused, self.epoch)
 

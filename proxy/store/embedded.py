@@ -360,7 +360,7 @@ class EmbeddedStore(Store):
     def _failed(self, error: sqlite3.Error) -> StoreUnavailable:
         if not self.down:
             self.down = True
-            self._log.error("store_unavailable", extra={"store": self.kind, "reason": str(error)})
+            self._log.error("store_unavailable", extra={"fields": {"store": self.kind, "reason": str(error)}})
         return StoreUnavailable(f"The store {self.path} cannot be written: {error}.")
 
     def _now(self) -> None:
@@ -389,7 +389,7 @@ class EmbeddedStore(Store):
             try:
                 await self.sweep()
             except (sqlite3.Error, StoreUnavailable) as error:
-                self._log.warning("store_sweep_failed", extra={"reason": str(error)})
+                self._log.warning("store_sweep_failed", extra={"fields": {"reason": str(error)}})
 
     async def sweep(self) -> None:
         """Delete what has expired: cache entries, idle counters, ended periods, old tombstones and months."""
