@@ -207,8 +207,7 @@ async def _target(call: Call, wire: Wire | None, target: Target, entry: Provider
     """Try one target until it answers, its error is final, or retries are used up."""
     runtime = call.runtime
     provider = target.provider
-    request = effective(call, target)
-    sent = provider.encode(request, target)
+    sent = _encode(call, target)
     call.target = target
     tries = 0
     tried: set[int] = set()
@@ -226,7 +225,7 @@ async def _target(call: Call, wire: Wire | None, target: Target, entry: Provider
             runtime.metrics.upstream_errors.inc((entry.name, error.code))
             if _usage_refused(error, provider, sent):
                 provider.stream_usage = False  # type: ignore[attr-defined]
-                sent = provider.encode(request, target)
+                sent = _encode(call, target)
                 continue
             entry.failed(target.model, error, now)
             if _committed(wire):
@@ -290,7 +289,7 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
     began = monotonic()
     try:
         try:
-            reply = await entry.upstream.send(_with_trace(call, sent), entry.credentials(index))
+            reply = await entry.upstream.send(sent, entry.credentials(index))
         except UpstreamError as error:
             if error.code in ("upstream_unreachable", "upstream_tls"):
                 meter.sent = False
@@ -345,12 +344,14 @@ async def _begin(call: Call, source: Source, *, whole: bool) -> Source:
             return source
 
 
-def _with_trace(call: Call, sent: UpstreamRequest) -> UpstreamRequest:
-    """Add the hop mark, and the caller's trace context, to what a provider's translator made."""
+def _encode(call: Call, target: Target) -> UpstreamRequest:
+    """Return the target's request, with the hop mark and the caller's trace context."""
+    sent = target.provider.encode(effective(call, target), target)
     headers = [*sent.headers, ("x-llm-sidecar-hop", call.notes.get("hop") or call.runtime.hop)]
     if call.trace:
         headers.append(("traceparent", call.trace))
-    return UpstreamRequest(sent.path, sent.body, headers, sent.method, sent.stream)
+    sent.headers = headers  # a new list: the translator's own may be shared
+    return sent
 
 
 __all__ = ["MAX_REPLY", "Source", "Truncated", "effective", "forward"]

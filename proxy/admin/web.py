@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from proxy import __version__
-from proxy.admin.usage import admin_quotas, admin_usage, own_usage
 from proxy.auth import GENERATE, MANAGE, VIEW
 from proxy.errors import ApiError
 
@@ -114,11 +113,15 @@ async def reload(side: Sidecar, request: Request) -> Response:
 
 async def usage(side: Sidecar, request: Request) -> Response:
     """Answer with the caller's own limits, quota and budget."""
+    from proxy.admin.usage import own_usage
+
     return json(await own_usage(side.runtime, request.scope["state"]["caller"]))
 
 
 async def all_usage(side: Sidecar, request: Request) -> Response:
     """Answer with the usage ledger of a month."""
+    from proxy.admin.usage import admin_usage
+
     return json(
         await admin_usage(side.runtime, month=request.query_params.get("month"), by=request.query_params.get("by"))
     )
@@ -126,6 +129,8 @@ async def all_usage(side: Sidecar, request: Request) -> Response:
 
 async def quotas(side: Sidecar, request: Request) -> Response:
     """Answer with each team's quota and budget and what is left of it."""
+    from proxy.admin.usage import admin_quotas
+
     return json(await admin_quotas(side.runtime))
 
 
