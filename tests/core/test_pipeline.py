@@ -1,0 +1,150 @@
+"""The one way: order, one outcome, answers of policies, faults, shadow mode."""
+
+import json
+
+import pytest
+
+from tests.core import plugins
+from tests.core.inline import inline
+
+HERE = "tests.core.plugins"
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    plugins.EVENTS.clear()
+    plugins.OUTCOMES.clear()
+
+
+def policies(*rows):
+    """Return the policies section for rows of (class, settings)."""
+    listed = []
+    for row in rows:
+        name, settings = row if isinstance(row, tuple) else (row, {})
+        listed.append({f"{HERE}:{name}": settings})
+    return "policies: " + json.dumps(listed) + "\n"
+
+
+def events(text):
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+def said(response):
+    """Return the text of a reply in either form."""
+    if "event-stream" in response.headers["content-type"]:
+        return "".join(c["choices"][0]["delta"].get("content") or "" for c in events(response.text) if c["choices"])
+    return response.json()["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_requests_go_down_and_replies_come_up(stream):
+    """Policies are asked top to bottom, filters run bottom to top, finishers last in first out, one outcome."""
+    async with inline(policies(("Marker", {"mark": "a"}), ("Below", {"mark": "b"}))) as side:
+        response = await side.chat("word", stream=stream)
+        assert said(response) == "wordba"
+        assert plugins.EVENTS == [
+            "request a", "request b", "flush b", "flush a", "end b completed", "end a completed",
+        ]  # fmt: skip
+        assert len(plugins.OUTCOMES) == 2
+        assert plugins.OUTCOMES[0] is plugins.OUTCOMES[1]
+        assert len(await side.lines()) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_policy_may_answer_from_an_asynchronous_source(stream):
+    """A Reply with an async source serves whole and streamed callers; filters above it run on it, nothing is billed."""
+    async with inline(policies(("Marker", {"mark": "!"}), "Answers", ("Below", {"mark": "below"}))) as side:
+        response = await side.chat("word", stream=stream)
+        assert response.headers["x-own"] == "yes"
+        assert said(response) == ("one !two!" if stream else "one two!")
+        assert "request below" not in plugins.EVENTS
+        (line,) = await side.lines()
+        assert (line["outcome"], line["prompt_tokens"], line["completion_tokens"]) == ("completed", 0, 0)
+
+
+async def test_office_hours():
+    """The complete example of a user's policy: loaded by dotted path, it refuses with its own code."""
+    team = {"team": "default", "start": 25, "end": 26}
+    async with inline(policies(("OfficeHours", team))) as side:
+        response = await side.chat()
+        assert response.status_code == 403
+        assert response.json()["error"]["code"] == "outside_office_hours"
+        assert response.json()["error"]["message"] == "Open 25:00-26:00 UTC."
+        (line,) = await side.lines()
+        assert (line["outcome"], line["code"]) == ("refused", "outside_office_hours")
+    async with inline(policies(("OfficeHours", {"team": "interns", "start": 25, "end": 26}))) as side:
+        assert (await side.chat()).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("where", ["request", "feed", "flush"])
+async def test_a_policy_that_raises_refuses_its_call(where, stream):
+    """Fail closed: 503 policy_unavailable (or an error frame), one line, and none of the exception's text anywhere."""
+    async with inline(policies(("Breaks", {"where": where}))) as side:
+        response = await side.chat("some words", stream=stream)
+        if stream and where == "flush":
+            frames = events(response.text)
+            assert frames[-1]["error"]["code"] == "policy_unavailable"
+            assert "[DONE]" not in response.text
+        else:
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "policy_unavailable"
+            assert "retry-after" in response.headers
+        (line,) = await side.lines()
+        assert (line["outcome"], line["code"]) == ("fault", "policy_unavailable")
+        (failed,) = await side.lines("policy_failed")
+        assert failed["error"] == "RuntimeError"
+        assert "secret text" not in response.text + json.dumps(failed) + json.dumps(line)
+
+
+async def test_a_finisher_that_raises_is_counted_and_the_rest_run():
+    """Exceptions in finishers do not reach the client and do not stop the other finishers."""
+    async with inline(policies(("Marker", {"mark": "x"}), ("Breaks", {"where": "defer"}))) as side:
+        assert (await side.chat()).status_code == 200
+        assert "end x completed" in plugins.EVENTS
+        assert side.side.runtime.metrics.finisher_errors.values[()] == 1
+
+
+async def test_a_reply_refused_in_mid_stream_ends_with_an_error_frame():
+    """After the first byte a refusal is one error frame and no [DONE]; before it, a status."""
+    async with inline(policies("RefusesReply")) as side:
+        response = await side.chat("good good bad word", stream=True)
+        assert response.status_code == 200 or response.status_code == 400
+        assert "bad_word" in response.text
+        assert "[DONE]" not in response.text
+        whole = await side.chat("good bad", stream=False)
+        assert (whole.status_code, whole.json()["error"]["code"]) == (400, "bad_word")
+        assert [line["outcome"] for line in await side.lines()] == ["refused", "refused"]
+
+
+async def test_policies_may_strike_targets():
+    """The route is planned before the policies; what they strike is not tried."""
+    config = "providers: {one: {kind: echo}, two: {kind: echo}}\nmodels: {m: [one/a, two/b]}\ndefault_provider: one\n"
+    async with inline(config + policies("Strikes")) as side:
+        response = await side.chat()
+        assert response.headers["x-llm-provider"] == "two"
+        assert response.headers["x-llm-model"] == "b"
+
+
+@pytest.mark.parametrize("name", ["OfficeHours", "Impostor", "RefusesReply", "Answers"])
+async def test_shadow_mode_changes_nothing(name):
+    """`enforce: false` decides, counts and logs; it never refuses, answers or changes, whatever the policy does."""
+    settings = {"team": "default", "start": 25} if name == "OfficeHours" else {}
+    async with inline(policies((name, {**settings, "enforce": False}))) as side:
+        response = await side.chat("original bad")
+        assert response.status_code == 200
+        assert said(response) == "original bad"
+        decisions = {key[1] for key in side.side.runtime.metrics.decisions.values}
+        if name in ("OfficeHours", "RefusesReply"):
+            assert "shadow_refuse" in decisions
+
+
+async def test_explain_header_names_what_each_policy_did():
+    """With llm:manage, `x-llm-explain: 1` lists the decisions in running order."""
+    async with inline(policies(("Marker", {"mark": "a"}), ("OfficeHours", {"team": "x"}))) as side:
+        response = await side.client.post(
+            "/v1/chat/completions",
+            json={"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+            headers={"x-llm-explain": "1"},
+        )
+        assert response.headers["x-llm-policies"] == f"{HERE}:Marker=pass, {HERE}:OfficeHours=pass"
