@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from policies.base import Policy, PolicyConfig
 from proxy.config.auth import AuthSettings
@@ -71,7 +80,7 @@ class ServerSettings(Strict):
     max_body: Size = Field(20 << 20, ge=1 << 10, le=1 << 30)
     max_in_flight: int = Field(1_000, ge=1, le=1_000_000)
     receive_timeout: Duration = Field(10.0, gt=0)
-    keep_alive: Duration = Field(15.0, gt=0)
+    keep_alive: Duration = 15.0
     drain_delay: Duration = Field(3.0, le=600)
     shutdown_grace: Duration = Field(20.0, le=86_400)
     metrics: Literal["auth", "open"] = "auth"
@@ -120,11 +129,37 @@ class RouteTarget(NamedTuple):
     weight: float = 1.0
 
 
+_TARGET_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "pattern": "^[^/]+/.+"},
+        {
+            "type": "object",
+            "properties": {
+                "to": {"type": "string", "pattern": "^[^/]+/.+"},
+                "weight": {"type": "number", "exclusiveMinimum": 0},
+            },
+            "required": ["to"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+
 class ModelRoute(Strict):
     """An entry of ``models:``; a string or a list stands for ordered targets."""
 
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: _any_of(
+            schema,
+            {"type": "string", "pattern": "^[^/]+/.+"},
+            {"type": "array", "minItems": 1, "items": _TARGET_SCHEMA},
+        )
+    )
+
     strategy: Literal["ordered", "weighted"] = "ordered"
-    targets: tuple[RouteTarget, ...] = Field(min_length=1)
+    targets: Annotated[
+        tuple[RouteTarget, ...], WithJsonSchema({"type": "array", "minItems": 1, "items": _TARGET_SCHEMA})
+    ] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -141,6 +176,13 @@ class ModelRoute(Strict):
         if not isinstance(value, list):
             raise ValueError("targets must be a list of provider/model")
         return tuple(_target(item) for item in value)
+
+
+def _any_of(schema: dict[str, Any], *others: dict[str, Any]) -> None:
+    """Make a model's schema, in place, one of several forms."""
+    own = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [own, *others]
 
 
 def _target(item: Any) -> RouteTarget:

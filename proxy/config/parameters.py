@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 
 from proxy.config.problem import did_you_mean
 from proxy.providers.base import Strict
@@ -43,5 +43,7 @@ def _check(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Parameters = Annotated[dict[str, Any], AfterValidator(_check)]
+Parameters = Annotated[
+    dict[str, Any], AfterValidator(_check), WithJsonSchema(ParameterSettings.model_json_schema(), mode="validation")
+]
 """A plain dict, checked."""

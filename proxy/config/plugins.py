@@ -71,3 +71,14 @@ def find(name: str, builtin: Mapping[str, str], base: type[T], what: str) -> typ
     if not (isinstance(found, type) and issubclass(found, base)):
         raise NotFound(f"`{dotted}` is no {what}: it must be a subclass of `{base.__module__}.{base.__name__}`")
     return found
+
+
+def available(builtin: Mapping[str, str], base: type[T], what: str) -> dict[str, type[T]]:
+    """Return the built-in classes that this version has, by name."""
+    found = {}
+    for name in builtin:
+        try:
+            found[name] = find(name, builtin, base, what)
+        except NotFound:
+            continue
+    return found

@@ -53,7 +53,7 @@ class Scope:
         """Return what stands in the file at ``path``; empty where that is no mapping."""
         node: Any = self.document.tree
         for step in path:
-            node = node[step] if (type(node) is dict and step in node) or type(node) is list else None
+            node = value_at(node, step)
         return node if type(node) is dict else {}
 
     def policy(self, name: str) -> tuple[Path, PolicyEntry] | None:
