@@ -23,6 +23,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://" + _AUTHORITY + rb"(/[^?#]*)?(?:\?([^
 _MAX_LENGTH_DIGITS: Final = 15
 
 _ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
+_READ: Final = _ONCE | {b"connection", b"expect"}
 
 
 def _bad(message: str) -> NoReturn:
@@ -68,7 +69,7 @@ class HeadParser:
     """
 
     __slots__ = (
-        "_after", "_before", "_connection", "_last", "_length_at", "_raw_length_name", "_url", "headers", "length",
+        "_after", "_before", "_connection", "_has_length", "_last", "_length_at", "_url", "headers", "length",
     )  # fmt: skip
 
     def __init__(self, connection: dict[str, Any]) -> None:
@@ -78,9 +79,9 @@ class HeadParser:
         self._last: Head | None = None
         self._before = b""
         self._after = b""
-        self._length_at = -1
+        self._has_length = False
+        self._length_at = 0
         self._url = b""
-        self._raw_length_name = b""
 
     def parse(self, raw: bytes) -> Head:
         """Return the head that is exactly ``raw``, its empty line included; raise ``invalid_request``."""
@@ -106,16 +107,11 @@ class HeadParser:
         self._url = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        lower = name.lower()
-        if lower == b"content-length":
-            self._raw_length_name = name
-            self._length_at = len(self.headers)
-        self.headers.append((lower, value.rstrip(b" \t")))  # llhttp leaves white space at the end
+        self.headers.append((name.lower(), value))
 
     def _parse(self, raw: bytes) -> Head:
         self._last = None
         self.headers = []
-        self._length_at = -1
         self._url = b""
         parser = httptools.HttpRequestParser(self)
         try:
@@ -125,6 +121,8 @@ class HeadParser:
         except httptools.HttpParserError as error:
             _bad(f"The request is not well-formed HTTP/1.1 ({error}); send it again.")
         head = Head()
+        if b" \r\n" in raw or b"\t\r\n" in raw:  # llhttp leaves white space at a value's end
+            self.headers = [(name, value.rstrip(b" \t")) for name, value in self.headers]
         self._read_line(head, raw, parser.get_method())
         self._read_fields(head)
         head.scope = {
@@ -167,7 +165,7 @@ class HeadParser:
         once: dict[bytes, bytes] = {}
         connection = b""
         head.expects = False
-        for name, value in self.headers:
+        for name, value in [field for field in self.headers if field[0] in _READ]:
             if name in _ONCE:
                 if name in once:
                     _bad(f"The header {name.decode()} is given twice; send it once.")
@@ -183,13 +181,14 @@ class HeadParser:
         elif _HOST.match(host) is None:
             _bad("The Host header is malformed; send the host's name and, if need be, its port.")
         self._read_framing(head, once)
-        head.keep_alive = not head.http10 and (
-            not connection or b"close" not in [token.strip(b" \t") for token in connection.split(b",")]
+        head.keep_alive = not head.http10 and not (
+            b"close" in connection and b"close" in [token.strip(b" \t") for token in connection.split(b",")]
         )
 
     def _read_framing(self, head: Head, once: dict[bytes, bytes]) -> None:
         coding = once.get(b"transfer-encoding")
         length = once.get(b"content-length")
+        self._has_length = length is not None
         head.chunked = coding is not None
         if coding is not None:
             if length is not None:
@@ -210,11 +209,10 @@ class HeadParser:
         """Note what a later head must equal, byte for byte, to be this one again."""
         self._before = raw
         self._after = b""
-        if self._length_at >= 0:
+        if self._has_length:
+            self._length_at = [name for name, _ in self.headers].index(b"content-length")
             digits = self.headers[self._length_at][1]
-            found = re.search(rb"\r\n" + re.escape(self._raw_length_name) + rb":[ \t]*" + digits, raw)
-            if found is None:
-                return
-            self._before = raw[: found.end() - len(digits)]
-            self._after = raw[found.end() :]
+            at = raw.index(digits, raw.lower().index(b"\r\ncontent-length:") + 17)
+            self._before = raw[:at]
+            self._after = raw[at + len(digits) :]
         self._last = head

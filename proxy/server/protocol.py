@@ -72,8 +72,7 @@ class Protocol(asyncio.Protocol, Watched):
 
     # --- the transport's callbacks ---
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         hub = self.hub
         options = hub.options
         self.transport = transport

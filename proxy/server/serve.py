@@ -69,6 +69,7 @@ class Server:
         """Serve on the running loop; return the exit code: 0, 3 where the application did not start, 1 where it did
         not stop."""
         self._stop = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         try:
             api = self._bind(self.options.listen)
             ops = self._bind(self.options.ops_listen) if self.options.ops_listen and self._ops_app else []
@@ -169,6 +170,12 @@ class Server:
             log.error("The application did not shut down within %s s.", self.options.lifespan_timeout)
             return 1
         return 1 if lifespan.should_exit else 0
+
+
+def _on_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    if not isinstance(error, ConnectionError):  # a client's leaving is no news
+        log.error("%s", context.get("message", "An error reached the event loop."), exc_info=error)
 
 
 def _lifespan(app: App) -> Any:
