@@ -69,7 +69,7 @@ def embeddings(reading: Reading, body: bytes) -> Chunk:
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
     if not tokens:
         tokens = reading.sent.inputs
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "estimated": True}
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens, "x_llm_estimated": True}
     return Chunk({"object": "list", "data": data, "model": reading.sent.model, "usage": usage}, whole=True)
 
 

@@ -1,4 +1,4 @@
-"""``allOf`` as one plain schema."""
+"""Several schemas as one: all of them (``allOf``), or any of them where a choice is not allowed."""
 
 from __future__ import annotations
 
@@ -37,3 +37,20 @@ def merge(one: Schema, two: Schema) -> Schema:
             elif name in _MAXIMA:
                 merged[name] = min(mine, value)
     return merged
+
+
+def united(schema: Schema) -> Schema:
+    """Return one object that any branch of ``schema`` fits: a function's parameters cannot be a choice."""
+    branches = [branch for branch in schema["anyOf"] if branch.get("type") == "OBJECT"]
+    united: Schema = {"type": "OBJECT", "properties": {}}
+    required: list[str] | None = None
+    for branch in branches:
+        for name, value in branch.get("properties", {}).items():
+            united["properties"].setdefault(name, value)
+        names = branch.get("required", [])
+        required = names if required is None else [name for name in required if name in names]
+    if required:
+        united["required"] = required
+    if description := schema.get("description"):
+        united["description"] = description
+    return united

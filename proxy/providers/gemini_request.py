@@ -21,13 +21,13 @@ MAX_STOPS: Final = 5
 _QUIET: Final = frozenset(
     ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "tools", "functions",
      "tool_choice", "function_call", "parallel_tool_calls", "response_format", "top_logprobs", "user", "metadata",
-     "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "template", "variables")
+     "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "template", "variables")
 )  # fmt: skip
 _PLAIN: Final = {
-    "seed": "seed", "temperature": "temperature", "top_p": "topP", "presence_penalty": "presencePenalty",
+    "seed": "seed", "temperature": "temperature", "top_p": "topP", "top_k": "topK", "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
 }  # fmt: skip
-_SAMPLING: Final = frozenset(("temperature", "top_p"))
+_SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
 _PENALTIES: Final = frozenset(("presence_penalty", "frequency_penalty"))
 #: What asks for nothing: the API's own defaults.
 _DEFAULTS: Final[dict[str, tuple[Any, ...]]] = {

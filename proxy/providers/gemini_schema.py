@@ -7,12 +7,13 @@ caller's schema.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from json import loads as json_loads
 from typing import Any, Final
 from urllib.parse import unquote
 
-import orjson
-
-from proxy.providers.gemini_merge import merge
+from proxy.providers.common import dumps
+from proxy.providers.gemini_merge import merge, united
 
 Schema = dict[str, Any]
 
@@ -21,9 +22,9 @@ _TYPES: Final = {
     "object": "OBJECT", "null": "NULL",
 }  # fmt: skip
 _FORMATS: Final = {
-    "STRING": frozenset(("enum", "date-time")),
-    "INTEGER": frozenset(("int32", "int64")),
-    "NUMBER": frozenset(("float", "double")),
+    "STRING": ("enum", "date-time"),
+    "INTEGER": ("int32", "int64"),
+    "NUMBER": ("float", "double"),
 }
 #: Keywords with an integer or number as value, by the type that takes them.
 _BOUNDS: Final = {
@@ -42,41 +43,39 @@ _HINTS: Final = (
 )  # fmt: skip
 _UNROLL: Final = 2
 """How often one reference may stand on a path before a permissive object ends the recursion."""
-_BUDGET: Final = 4_000
+_BUDGET: Final = 1_500
 """Nodes written before further references become permissive objects: inlining can grow exponentially."""
 _DEPTH: Final = 48
+_REMEMBER: Final = 8_192
+"""Bytes of a schema whose translation is worth keeping."""
 
 
 def parameters(schema: Schema | None) -> Schema | None:
-    """Return a function's ``parameters``, None where it takes none (Gemini refuses an empty object there)."""
+    """Return a function's ``parameters``, None where it takes none (Gemini refuses an empty object there).
+
+    The result is shared between equal schemas: agents send the same tools with every step. Don't change it.
+    """
     if not schema:
         return None
+    raw = dumps(schema)
+    return _remembered(raw) if len(raw) <= _REMEMBER else _parameters(schema)
+
+
+@lru_cache(maxsize=256)
+def _remembered(raw: bytes) -> Schema | None:
+    return _parameters(json_loads(raw))
+
+
+def _parameters(schema: Schema) -> Schema | None:
     converted = _Converter(schema, ordering=False).convert(schema, 0)
     if "anyOf" in converted:
-        converted = _united(converted)
+        converted = united(converted)
     return converted if converted.get("properties") and converted["type"] == "OBJECT" else None
 
 
 def response_schema(schema: Schema) -> Schema:
     """Return a structured output's ``responseSchema``; ``propertyOrdering`` keeps the caller's order of keys."""
     return _Converter(schema, ordering=True).convert(schema, 0)
-
-
-def _united(schema: Schema) -> Schema:
-    """Return one object that any branch of ``schema`` fits: a function's parameters cannot be a choice."""
-    branches = [branch for branch in schema["anyOf"] if branch.get("type") == "OBJECT"]
-    united: Schema = {"type": "OBJECT", "properties": {}}
-    required: list[str] | None = None
-    for branch in branches:
-        for name, value in branch.get("properties", {}).items():
-            united["properties"].setdefault(name, value)
-        names = branch.get("required", [])
-        required = names if required is None else [name for name in required if name in names]
-    if required:
-        united["required"] = required
-    if description := schema.get("description"):
-        united["description"] = description
-    return united
 
 
 class _Converter:
@@ -223,7 +222,7 @@ class _Converter:
                 result["enum"] = list(dict.fromkeys(fitting))
             elif fitting and kind != "STRING":
                 # Gemini takes strings only in an enum: the others are said in words.
-                note = "One of: " + ", ".join(orjson.dumps(value).decode() for value in fitting) + "."
+                note = "One of: " + ", ".join(dumps(value).decode() for value in fitting) + "."
                 description = f"{description} {note}" if description else note
         if description:
             result["description"] = description

@@ -28,7 +28,7 @@ class GeminiDecoder(StreamDecoder):
         self._usage: dict[str, Any] | None = None
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
-        if self.done:
+        if self.done or data == b"[DONE]":  # stand-ins close like OpenAI
             return ()
         reading = self._reading
         piece = reading.parse(data)
