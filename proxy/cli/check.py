@@ -142,7 +142,7 @@ def _print(report: dict[str, Any], paint: Style) -> None:
     print(f"\n{paint('policies', 'bold')}, in running order")
     width = max((len(row["name"]) for row in report["policies"]), default=0)
     for number, row in enumerate(report["policies"], 1):
-        facts = [f"{key} {_short(value)}" for key, value in row["settings"].items()]
+        facts = [f"{key} {_short(value)}" for key, value in row["settings"].items() if value not in (None, {}, [], ())]
         if not row["enforce"]:
             facts.insert(0, paint("only watches", "yellow"))
         if row.get("store_down") == "allow":

@@ -56,7 +56,8 @@ class Expander:
     whole: set[Path] = field(default_factory=set)
     touched: set[Path] = field(default_factory=set)
     broken: set[Path] = field(default_factory=set)
-    used: set[str] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    """Full paths of the files that were read."""
     _fernet: Any = None
 
     def expand(self, value: Any, path: Path) -> Any:
@@ -121,7 +122,6 @@ class Expander:
         return default[2:] if len(default) > 2 else Unset(value.reason)
 
     def _variable(self, name: str) -> str | Unset:
-        self.used.add(name)
         value = self.environ.get(name)
         if value is None:
             near = None if name in VARIABLES else did_you_mean(name, {*self.environ, *VARIABLES}, 0.85)
@@ -134,6 +134,7 @@ class Expander:
 
     def _file(self, name: str, optional: bool) -> str | Unset:
         full = os.path.join(self.folder, os.path.expanduser(name))
+        self.files.add(full)
         try:
             with open(full, "rb") as handle:
                 data = handle.read(MAX_FILE + 1)

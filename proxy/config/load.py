@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from proxy.config import checks, environment, plugins
 from proxy.config.build import Builder
 from proxy.config.document import MAX_BYTES, Document, read
+from proxy.config.dotenv import FILES as DOTENV_FILES
 from proxy.config.dotenv import environment as with_dotenv
 from proxy.config.model import Address, Config, parse_address
 from proxy.config.problem import ConfigError, Problem
@@ -40,7 +41,7 @@ def load(
 
     ``path`` is the file (None: the contract's rule, ending in the environment alone); ``environ`` the
     process's variables; ``cwd`` where ``.env.llm``, ``.env`` and ``llm.yml`` are looked for; ``listen``
-    stands in for ``server.listen`` (``serve --host --port``).
+    stands in for ``server.listen`` (``serve --host --port``); either half may be missing: ``:9000``.
 
     Raises:
         ConfigError: with every mistake at once.
@@ -52,7 +53,8 @@ def load(
         document, folder, mode = environment.document(variables), cwd, 0
     else:
         document, folder, mode = _read(file, cwd)
-    return _load(document, variables, folder, mode, listen)
+    files = [os.path.join(cwd, name) for name in DOTENV_FILES]
+    return _load(document, variables, folder, mode, listen, files if file is None else [file, *files])
 
 
 def load_text(
@@ -84,7 +86,12 @@ def _read(file: str, cwd: str) -> tuple[Document, str, int]:
 
 
 def _load(
-    document: Document, variables: Mapping[str, str], folder: str, mode: int, listen: Address | str | None
+    document: Document,
+    variables: Mapping[str, str],
+    folder: str,
+    mode: int,
+    listen: Address | str | None,
+    files: Sequence[str] = (),
 ) -> Config:
     if document.expands:
         for name in plugins.shadowing(folder):
@@ -93,11 +100,28 @@ def _load(
     builder = Builder(document, variables, folder)
     config = builder.build()
     if listen is not None:
-        config = replace(config, server=config.server.model_copy(update={"listen": parse_address(listen)}))
+        address = _address(listen, config.server.listen)
+        config = replace(config, server=config.server.model_copy(update={"listen": address}))
     config = checks.check(config, builder, mode)
+    config = replace(config, files=(*files, *sorted(builder.expander.files)))
     if document.problems:
         raise ConfigError(sorted(document.problems, key=lambda p: (p.file, p.line)))
     return config
+
+
+def _address(listen: Address | str, configured: Address) -> Address:
+    """Return ``listen``, its missing host or port taken from the configuration (``:9000``, ``0.0.0.0:``)."""
+    if isinstance(listen, Address):
+        return listen
+    host, _, port = listen.rpartition(":")
+    try:
+        return parse_address(f"{host or _host(configured)}:{port or configured.port}")
+    except ValueError as error:
+        raise ConfigError([Problem("command line", 0, "--host, --port", str(error))]) from None
+
+
+def _host(address: Address) -> str:
+    return f"[{address.host}]" if ":" in address.host else address.host
 
 
 __all__ = ["ConfigError", "Problem", "find", "load", "load_text"]

@@ -358,6 +358,8 @@ class Config:
     """Settings that load but deserve a look; `check` prints them."""
     notes: Sequence[str] = ()
     """What `serve` says at start: absent providers, no auth, a random secret."""
+    files: Sequence[str] = ()
+    """Every file the configuration depends on, full paths, there or not: llm.yml, the .env files, `${file:…}`."""
     secrets: Sequence[str] = field(default=(), repr=False)
     """Every secret value in the file, for scrubbing logs and error texts."""
 

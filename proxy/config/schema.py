@@ -66,6 +66,12 @@ def schema() -> dict[str, Any]:
     )
     properties["providers"] = _providers({k: refs[c.Settings, "validation"] for k, c in provider_classes.items()})
     defs: dict[str, Any] = definitions["$defs"]
+    for part in defs.values():
+        if "api_key" in part.get("properties", {}):
+            part["properties"]["api_key"] = {
+                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}],
+                "description": "One key, or several: the next one is tried on 401 and 429.",
+            }
     settings = {name: f"{name}_policy" for name in policy_classes}
     for name, cls in policy_classes.items():
         ref_name = str(refs[cls.Config, "validation"]["$ref"]).rsplit("/", 1)[1]

@@ -13,7 +13,7 @@ from proxy.config.auth import parse_moment
 from proxy.config.checks.scope import Scope
 from proxy.config.globs import complaint
 from proxy.config.model import Address, ProviderEntry
-from proxy.config.problem import Path, listed
+from proxy.config.problem import Path
 
 _PLACEHOLDER: Final = re.compile(r"\.\.\.|(?i:your[_-]|change-?me|placeholder|xxxx)|^<.*>$")
 
@@ -42,17 +42,15 @@ def _default(scope: Scope) -> None:
         return
     name = config.default_provider
     if not name:
-        if "default_provider" in scope.document.tree:
-            return
-        present = [entry.name for entry in config.providers.values() if not entry.absent]
-        if len(configured) == 1 and present:
-            scope.config = replace(config, default_provider=present[0])
-        elif len(configured) == 1:
-            only = next(iter(config.providers.values()), None)
-            if only is not None:
-                scope.bad(("providers", only.name), f"the only provider is absent: {only.reason}")
-        else:
-            scope.bad((), f"`default_provider` is missing; name one of {listed(configured)}")
+        if scope.document.tree.get("default_provider") is not None:
+            return  # wrong itself
+        # Left out: the first that is there, as with the environment alone.
+        present = [entry for entry in config.providers.values() if not entry.absent]
+        if present:
+            scope.config = replace(config, default_provider=present[0].name)
+        elif config.providers:
+            reasons = "; ".join(f"`{entry.name}`: {entry.reason}" for entry in config.providers.values())
+            scope.bad(("providers",), f"every provider is absent ({reasons})")
         return
     path: Path = ("default_provider",)
     entry = config.providers.get(name)
