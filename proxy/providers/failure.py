@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
 from proxy.errors import UpstreamError
 from proxy.upstream.base import Headers
@@ -115,13 +115,13 @@ def failure(
     word = native_code or ""
     if wait is None and status in (429, 503, 529):
         wait = retry_after(headers)
-    common = {"upstream_status": status, "native_code": native_code}
+    common: dict[str, Any] = {"upstream_status": status, "native_code": native_code}
     if status in (401, 403) or word in ("invalid_api_key", "authentication_error", "permission_error"):
         return UpstreamError(
             "upstream_auth_error",
             f"{vendor} refused the sidecar's own API key; ask its operator to check it.",
             next_key=True,
-            **common,  # type: ignore[arg-type]
+            **common,
         )
     if (
         status == 402
@@ -132,42 +132,42 @@ def failure(
             "upstream_quota_exceeded",
             f"The sidecar's account at {vendor} is out of money; ask its operator to top it up.",
             next_key=True,
-            **common,  # type: ignore[arg-type]
+            **common,
         )
     if status == 429:
         return UpstreamError(
             "upstream_rate_limited", f"{vendor} limits the rate: {text}", retryable=True, retry_after=wait, next_key=True,
-            **common,  # type: ignore[arg-type]
+            **common,
         )  # fmt: skip
     if status == 529 or word in ("overloaded_error", "UNAVAILABLE"):
         return UpstreamError(
             "upstream_overloaded", f"{vendor} is overloaded: {text}", retryable=True, counts=True, retry_after=wait,
-            **common,  # type: ignore[arg-type]
+            **common,
         )  # fmt: skip
     if status == 404:
         return UpstreamError(
             "model_not_found", f"{vendor} answered: {text}", status=404, param=param or "model", **common
-        )  # type: ignore[arg-type]
+        )
     if 400 <= status < 500 and status != 408:
         if word == "context_length_exceeded" or _OVERFLOW.search(text):
-            return UpstreamError("context_length_exceeded", f"{vendor} answered: {text}", param=param, **common)  # type: ignore[arg-type]
+            return UpstreamError("context_length_exceeded", f"{vendor} answered: {text}", param=param, **common)
         return UpstreamError(
             "upstream_invalid_request",
             f"{vendor} answered: {text}",
             param=param,
             status=status if status in (400, 413, 422) else 400,
-            **common,  # type: ignore[arg-type]
+            **common,
         )
     if status == 408 or status == 504:
-        return UpstreamError("upstream_timeout", f"{vendor} timed out: {text}", retryable=True, counts=True, **common)  # type: ignore[arg-type]
+        return UpstreamError("upstream_timeout", f"{vendor} timed out: {text}", retryable=True, counts=True, **common)
     if status >= 500:
         return UpstreamError(
             "upstream_error", f"{vendor} failed: {text}", retryable=True, counts=True, retry_after=wait,
-            **common,  # type: ignore[arg-type]
+            **common,
         )  # fmt: skip
     return UpstreamError(
         "upstream_invalid_response",
         f"{vendor} answered with an unexpected status {status}.",
         counts=True,
-        **common,  # type: ignore[arg-type]
+        **common,
     )
