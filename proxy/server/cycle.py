@@ -19,6 +19,7 @@ _LARGE: Final = 16 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n\r\n"
 _RETRY_SECONDS: Final = 1.0
+_LEFT: Final = "the client left"
 
 
 class Cycle(AsgiSide):
@@ -53,6 +54,8 @@ class Cycle(AsgiSide):
         body = self.body
         if body is None:
             return await self._receive(limit)
+        if self.gone:
+            raise ConnectionResetError(_LEFT)
         if len(body) > limit:
             raise too_large(limit)
         self.hold(len(body))
@@ -71,7 +74,7 @@ class Cycle(AsgiSide):
             if incoming.done:
                 break
             if self.gone:
-                raise ConnectionResetError("the client left before its request was complete")
+                raise ConnectionResetError(_LEFT)
             self.ask_for_body()
             await self.wait()
         self.incoming = None

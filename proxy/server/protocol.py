@@ -195,12 +195,17 @@ class Protocol(asyncio.Protocol, Watched):
             self._body_since = NEVER
         self.deadline = NEVER
         self.cycle = cycle
-        self.hub.running.add(cycle)
-        if cycle.incoming is not None and have:
-            self._take_body(cycle, data[end:])
-        if self._ahead and len(self._ahead) > options.max_ahead_bytes:
+        if cycle.incoming is not None:
+            if have:
+                self._take_body(cycle, data[end:])
+        elif have > length + options.max_ahead_bytes:  # type: ignore[operator]
             self.drop()
-        elif self._task is None:
+        if self._closing:
+            cycle.ended()
+            self.cycle = None
+            return
+        self.hub.running.add(cycle)
+        if self._task is None:
             self._task = self.hub.loop.create_task(self._serve())
         else:
             self._rouse()
@@ -294,6 +299,9 @@ class Protocol(asyncio.Protocol, Watched):
                     self.drop()
                     break
                 self._wake = None
+                continue
+            if cycle.gone:
+                self._ended(cycle, None)
                 continue
             scope = cycle.head.scope.copy()
             scope["headers"] = self._parser.headers

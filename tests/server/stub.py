@@ -53,7 +53,8 @@ class Stub:
         try:
             await self._answer(scope["path"], wire, scope)
         except ApiError as error:
-            wire.reply(error.status, HEADERS, error.body())
+            extra = "".join(f"{name}: {value}\r\n" for name, value in error.headers).encode()
+            wire.reply(error.status, HEADERS + extra, error.body())
         except ConnectionError:
             self.seen.append(("gone", scope["path"]))
         finally:
