@@ -407,8 +407,7 @@ class Connection(asyncio.BufferedProtocol, Watched):
                 data = os.read(sock.fileno(), 65536)
                 left -= len(data)
                 if not data:
-                    self.eof_received()
-                    return
+                    return  # after an error this is no end that a body without length could trust
                 self._received(memoryview(data))
 
 

@@ -1,8 +1,9 @@
 """The same upstream on httpx2: for forward proxies and mock transports. Four times the cost, the same promises.
 
 It works on httpx2's transport, below its client: no cookies, no redirects, no environment, no decoding.
-Known differences: httpcore2 writes a request's body to its end before it reads, retries nothing by itself,
-counts no interim replies (the first-byte limit bounds them) and takes two equal content-lengths for one.
+Known differences: httpcore2 writes a request's body to its end before it reads, so that an early refusal of a
+big one may be lost to the write error; it counts no interim replies (the first-byte limit bounds them) and
+takes two equal content-lengths for one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from proxy.upstream.tls import client_context
 from proxy.upstream.url import parse_origin
 
 _NO_TIMEOUTS: Final = {"connect": None, "read": None, "write": None, "pool": None}
-_ENDED_EARLY: Final = ("disconnected", "peer closed connection", "incomplete")
+_ENDED_EARLY: Final = ("disconnected", "closed connection")
 
 
 class HttpxUpstream(Upstream):
@@ -149,7 +150,9 @@ class HttpxReply(UpstreamReply):
                 async with asyncio.timeout_at(min(idle, self._until)) as limit:
                     piece = await anext(self._pieces)
             except StopAsyncIteration:
-                self._end(None)
+                self._over = True
+                await _quietly(self._response.aclose())  # now, so that the next call finds the connection
+                self._upstream.done()
             except TimeoutError:
                 if not limit.expired():
                     self._end(faults.lost())
