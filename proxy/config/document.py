@@ -126,41 +126,53 @@ def _compose(text: str, file: str) -> _Node | None:
     root: _Node | None = None
     stack: list[_Node] = []
     anchors: dict[str, _Node] = {}
+    count = 0
     for event in _events(text, file):
-        line = event.start_mark.line + 1
-        if isinstance(event, yaml.DocumentStartEvent) and root is not None:
-            raise _stop(file, line, "the file holds more than one document; remove the `---`")
-        if isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            line = event.start_mark.line + 1
+            node = _Node("scalar", line, _scalar_value(event, file, line), event.value)
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             stack.pop().open = False
             continue
-        if isinstance(event, yaml.AliasEvent):
-            found = anchors.get(str(event.anchor))
-            if found is None:
-                raise _stop(file, line, f"`*{event.anchor}` has no anchor `&{event.anchor}` above it")
-            if found.open:
-                raise _stop(file, line, f"`*{event.anchor}` stands inside its own anchor")
-            node = found
-        elif isinstance(event, yaml.ScalarEvent):
-            node = _Node("scalar", line, _scalar_value(event, file, line), event.value)
-        elif isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent):
-            kind = "seq" if isinstance(event, yaml.SequenceStartEvent) else "map"
-            if event.tag not in (None, "!", f"{_TAG}{kind}"):
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            line = event.start_mark.line + 1
+            word = "map" if kind is yaml.MappingStartEvent else "seq"
+            if event.tag not in (None, "!", f"{_TAG}{word}"):
                 raise _tagged(file, line, event.tag)
-            node = _Node(kind, line)
+            node = _Node(word, line)
+        elif kind is yaml.AliasEvent:
+            line = event.start_mark.line + 1
+            node = _aliased(anchors, event.anchor, file, line)
+        elif kind is yaml.DocumentStartEvent and root is not None:
+            raise _stop(file, event.start_mark.line + 1, "the file holds more than one document; remove the `---`")
         else:
             continue
+        count += 1
+        if count > 2 * MAX_VALUES:
+            raise _stop(file, line, f"the file holds more than {MAX_VALUES:,} values")
         if stack:
             stack[-1].items.append((node, line))
         else:
             root = node
-        anchor = getattr(event, "anchor", None)
-        if anchor and not isinstance(event, yaml.AliasEvent):
-            anchors[anchor] = node
-        if node.open and not isinstance(event, yaml.AliasEvent):
+        if kind is yaml.AliasEvent:
+            continue
+        if event.anchor:
+            anchors[event.anchor] = node
+        if node.open:
             stack.append(node)
             if len(stack) > MAX_DEPTH:
                 raise _stop(file, line, f"the file is nested deeper than {MAX_DEPTH} levels")
     return root
+
+
+def _aliased(anchors: dict[str, _Node], name: Any, file: str, line: int) -> _Node:
+    found = anchors.get(str(name))
+    if found is None:
+        raise _stop(file, line, f"`*{name}` has no anchor `&{name}` above it")
+    if found.open:
+        raise _stop(file, line, f"`*{name}` stands inside its own anchor")
+    return found
 
 
 def _events(text: str, file: str) -> Iterator[Any]:

@@ -30,11 +30,13 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 class Unset:
     """What stands for a scalar whose variable is not set, or set to nothing."""
 
-    __slots__ = ("reason", "suggestion")
+    __slots__ = ("empty", "reason", "suggestion")
 
-    def __init__(self, reason: str, suggestion: str | None = None) -> None:
+    def __init__(self, reason: str, suggestion: str | None = None, *, empty: bool = False) -> None:
         self.reason = reason
         self.suggestion = suggestion
+        self.empty = empty
+        """The file says itself that nothing may stand there: ``${NAME:-}``."""
 
 
 class _Broken(Exception):
@@ -96,6 +98,9 @@ class Expander:
                     self.whole.add(path)
                     return found
                 if isinstance(found, Unset):
+                    if found.empty:
+                        position = inner.end()
+                        continue
                     self.broken.add(path)
                     self.document.add(path, f"{found.reason}; set it, or give a default as in `${{NAME:-default}}`",
                                       found.suggestion)  # fmt: skip
@@ -119,7 +124,7 @@ class Expander:
             value = self._variable(match["name"])
         if not isinstance(value, Unset) or default is None:
             return value
-        return default[2:] if len(default) > 2 else Unset(value.reason)
+        return default[2:] if len(default) > 2 else Unset(value.reason, empty=True)
 
     def _variable(self, name: str) -> str | Unset:
         value = self.environ.get(name)

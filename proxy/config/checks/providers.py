@@ -48,6 +48,8 @@ def _default(scope: Scope) -> None:
         present = [entry for entry in config.providers.values() if not entry.absent]
         if present:
             scope.config = replace(config, default_provider=present[0].name)
+            if present[0] is not next(iter(config.providers.values())):
+                scope.notes.append(f"The default provider is `{present[0].name}`, the first that is present.")
         elif config.providers:
             reasons = "; ".join(f"`{entry.name}`: {entry.reason}" for entry in config.providers.values())
             scope.bad(("providers",), f"every provider is absent ({reasons})")
