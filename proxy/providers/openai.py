@@ -25,6 +25,7 @@ _FINISH_WORDS: Final = {
     "eos": "stop", "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_length": "length",
     "tool_use": "tool_calls", "tool_call": "tool_calls", "safety": "content_filter", "refusal": "content_filter",
 }  # fmt: skip
+_TIERS: Final = ("auto", "default", "flex", "scale", "priority", "fast", None)
 _PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 _OBJECT: Final = {"chat": "chat.completion.chunk", "completions": "text_completion"}
 #: Fields of ours, or of other dialects, that OpenAI answers with "Unrecognized request argument".
@@ -191,8 +192,54 @@ def _reasons(model: str) -> bool:
     return name[:2] in ("o1", "o3", "o4") or (name.startswith("gpt-5") and "chat" not in name)
 
 
+def _mend_envelope(chunk: Chunk) -> None:
+    """Take out what OpenAI's clients would refuse: service tiers of other vendors, usage details that are null."""
+    data = chunk.data
+    if "service_tier" in data and data["service_tier"] not in _TIERS:
+        del data["service_tier"]
+        chunk.touch()
+    usage = data.get("usage")
+    if type(usage) is dict:
+        for name in ("prompt_tokens_details", "completion_tokens_details"):
+            details = usage.get(name, usage)
+            if type(details) is not dict:
+                del usage[name]
+                chunk.touch()
+            elif details is not usage and None in details.values():
+                usage[name] = {part: tokens for part, tokens in details.items() if tokens is not None}
+                chunk.touch()
+
+
+def _mend_part(chunk: Chunk, part: dict[str, Any]) -> None:
+    """Bring a message or a delta into OpenAI's types: a null legacy call, content and annotations of other dialects."""
+    if "function_call" in part and part["function_call"] is None:
+        del part["function_call"]
+        chunk.touch()
+    content = part.get("content")
+    if type(content) is list:
+        texts: list[str] = []
+        thoughts: list[str] = []
+        for piece in content:
+            if type(piece) is dict and piece.get("type") == "thinking":
+                inner = piece.get("thinking")
+                thoughts += (
+                    [t.get("text") or "" for t in inner if type(t) is dict] if type(inner) is list else [str(inner)]
+                )
+            elif type(piece) is dict and type(piece.get("text")) is str:
+                texts.append(piece["text"])
+        part["content"] = "".join(texts) if texts or not thoughts else None
+        if thoughts:
+            part["reasoning_content"] = "".join(thoughts)
+        chunk.touch()
+    notes = part.get("annotations")
+    if type(notes) is list and not all(type(n) is dict and n.get("type") == "url_citation" for n in notes):
+        part["annotations"] = [n for n in notes if type(n) is dict and n.get("type") == "url_citation"]
+        chunk.touch()
+
+
 def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
     data = chunk.data
+    _mend_envelope(chunk)
     wanted = "chat.completion" if endpoint == "chat" else "text_completion"
     if data.get("object") != wanted:
         data["object"] = wanted
@@ -207,7 +254,11 @@ def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
             chunk.touch()
         _mend_finish(chunk, choice)
         message = choice.get("message")
+        if endpoint == "chat" and type(message) is not dict:
+            message = choice["message"] = {"role": "assistant", "content": None}  # Azure, where it filtered all
+            chunk.touch()
         if type(message) is dict:
+            _mend_part(chunk, message)
             if message.get("role") != "assistant":
                 message["role"] = "assistant"
                 chunk.touch()
@@ -254,6 +305,9 @@ def _mend_calls(chunk: Chunk, part: dict[str, Any], *, whole: bool) -> None:
             call["type"] = "function"
             chunk.touch()
         function = call.get("function")
+        if whole and type(function) is dict and "arguments" not in function:
+            function["arguments"] = "{}"
+            chunk.touch()
         if type(function) is dict and "arguments" in function and type(function["arguments"]) is not str:
             arguments = function["arguments"]
             function["arguments"] = "" if arguments is None else orjson.dumps(arguments).decode()
@@ -326,6 +380,9 @@ class OpenAIDecoder(StreamDecoder):
         if piece.get("object") != self._object:
             piece["object"] = self._object
             chunk.raw = None
+        if "service_tier" in piece and piece["service_tier"] not in _TIERS:
+            del piece["service_tier"]
+            chunk.raw = None
         if self._id is None:
             self._first(chunk)
         elif piece.get("id") != self._id or not piece.get("model") or type(piece.get("created")) is not int:
@@ -388,6 +445,8 @@ class OpenAIDecoder(StreamDecoder):
             chunk.raw = None
         if delta.get("tool_calls") is not None:
             _mend_calls(chunk, delta, whole=False)
+        if "function_call" in delta or "annotations" in delta or type(delta.get("content")) is list:
+            _mend_part(chunk, delta)
 
     def _without_choices(self, event: str, piece: dict[str, Any]) -> Sequence[Chunk]:
         error = piece.get("error")
@@ -408,7 +467,9 @@ class OpenAIDecoder(StreamDecoder):
         usage, self._usage = self._usage, None
         if usage is None or type(usage) is not dict:
             return ()
-        return (Chunk({**self._last, "choices": [], "usage": usage}),)
+        last = Chunk({**self._last, "choices": [], "usage": usage})
+        _mend_envelope(last)
+        return (last,)
 
     def close(self) -> Sequence[Chunk]:
         if self.done:

@@ -102,7 +102,10 @@ class Answer:
         self.text = choice["message"].get("content") or ""
         for call in choice["message"].get("tool_calls") or ():
             self.ids.append(call["id"])
-            self.calls.append((call["function"]["name"], loads(call["function"]["arguments"])))
+            if "custom" in call:
+                self.calls.append((call["custom"]["name"], call["custom"]["input"]))
+            else:
+                self.calls.append((call["function"]["name"], loads(call["function"]["arguments"])))
         self.finish = choice["finish_reason"]
         self.usage = data.get("usage")
         return self
