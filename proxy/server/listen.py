@@ -96,14 +96,14 @@ def url(listener: socket.socket) -> str:
     return f"http://{host}:{name[1]}"
 
 
-def close(sockets: list[socket.socket]) -> None:
-    """Close listeners, and remove a UNIX socket's file."""
+def close(sockets: list[socket.socket], *addresses: str | None) -> None:
+    """Close listeners, and remove the files of UNIX sockets among ``addresses``."""
     for listener in sockets:
-        path = listener.getsockname() if listener.family == socket.AF_UNIX and listener.fileno() >= 0 else None
         listener.close()
-        if path:
+    for address in addresses:
+        if address is not None and address.startswith("unix:"):
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                os.unlink(address.removeprefix("unix:"))
 
 
 def connection_cap(options: ServerOptions) -> int:

@@ -56,6 +56,7 @@ class Server:
         self._on_reload = on_reload
         self._hubs: list[Hub] = []
         self._sockets: list[socket.socket] = []
+        self._addresses: list[str] = []
         self._servers: list[asyncio.AbstractServer] = []
         self._stop: asyncio.Event | None = None
         self._delay = 0.0
@@ -88,7 +89,7 @@ class Server:
                 await self._drain()
                 return await self._end_lifespan(lifespan)
         finally:
-            listen.close(self._sockets)
+            self._close_listeners()
 
     def stop(self, *, delay: bool = True) -> None:
         """Begin to drain, as SIGTERM does; without ``delay`` as SIGINT does."""
@@ -111,6 +112,7 @@ class Server:
     def _bind(self, address: str) -> list[socket.socket]:
         sockets = listen.bind(address, self.options)
         self._sockets += sockets
+        self._addresses.append(address)
         return sockets
 
     async def _listen(self, sockets: list[socket.socket], app: App, cap: int) -> Hub:
@@ -125,14 +127,21 @@ class Server:
 
     # --- end ---
 
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+        listen.close(self._sockets, *self._addresses)
+        self._servers = []
+        self._sockets = []
+        self._addresses = []
+
     async def _drain(self) -> None:
         """Accept for a while, close the listeners, let calls end, end the rest."""
         loop = asyncio.get_running_loop()
         if self._delay:
             await asyncio.sleep(self._delay)
         deadline = loop.time() + self.options.shutdown_grace
-        for server in self._servers:
-            server.close()
+        self._close_listeners()
         await asyncio.sleep(0)  # what has arrived by now is read before idle connections are closed
         for connection in self._connections():
             connection.close_if_idle()
