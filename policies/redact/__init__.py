@@ -1,0 +1,5 @@
+"""Redaction: finds secrets and personal data in what goes out and comes back, and masks them."""
+
+from policies.redact.whole import redact_text
+
+__all__ = ["redact_text"]

@@ -1,0 +1,161 @@
+"""What makes a candidate real: checksums, alphabets, randomness. Pure functions on strings."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ipaddress
+import json
+import math
+import re
+from collections import Counter
+from typing import Final
+
+
+def entropy(text: str) -> float:
+    """Return Shannon's entropy of ``text`` in bits a character."""
+    size = len(text)
+    if not size:
+        return 0.0
+    return -sum(n / size * math.log2(n / size) for n in Counter(text).values())
+
+
+def repetitive(text: str) -> bool:
+    """Tell whether ``text`` repeats itself: ``abcd1234abcd1234…`` or ``xxxxxxxx`` is nobody's key."""
+    size = len(text)
+    if size < 8:
+        return len(set(text)) == 1
+    grams = size - 2
+    return len({text[i : i + 3] for i in range(grams)}) * 5 < grams * 3 or len(set(text)) * 6 < size
+
+
+def classes(text: str) -> tuple[int, int, int, int]:
+    """Return how many lower case letters, upper case letters, digits and other characters ``text`` has."""
+    lower = upper = digits = 0
+    for char in text:
+        if "a" <= char <= "z":
+            lower += 1
+        elif "A" <= char <= "Z":
+            upper += 1
+        elif "0" <= char <= "9":
+            digits += 1
+    return lower, upper, digits, len(text) - lower - upper - digits
+
+
+def luhn(digits: str) -> bool:
+    """Tell whether the check digit is right (ISO/IEC 7812-1, annex B)."""
+    total = 0
+    for i, char in enumerate(reversed(digits)):
+        n = ord(char) - 48
+        if i & 1:
+            n = n * 2 - 9 if n > 4 else n * 2
+        total += n
+    return total % 10 == 0
+
+
+#: Issuer prefixes and the lengths they use (ISO/IEC 7812; the networks' own tables).
+_ISSUERS: Final = (
+    (re.compile("4"), (13, 16, 19)),
+    (re.compile("5[0-9]"), (16, 12, 13, 14, 15, 17, 18, 19)),
+    (re.compile("2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)"), (16,)),
+    (re.compile("3[47]"), (15,)),
+    (re.compile("3(?:0[0-59]|[689])"), (14, 16, 17, 18, 19)),
+    (re.compile("35(?:2[89]|[3-8])"), (16, 17, 18, 19)),
+    (re.compile("6"), (16, 13, 14, 15, 17, 18, 19)),
+    (re.compile("2131|1800|1[0-9]"), (15,)),
+    (re.compile("81|220[0-4]|9792"), (16, 17, 18, 19)),
+)
+
+
+def card(digits: str) -> bool:
+    """Tell whether ``digits`` is a payment card's number: a known issuer, its length, and the check digit."""
+    size = len(digits)
+    if len(set(digits)) < 2:
+        return False
+    return any(size in sizes and issuer.match(digits) for issuer, sizes in _ISSUERS) and luhn(digits)
+
+
+#: Lengths from the SWIFT IBAN registry.
+IBAN_LENGTHS: Final = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BI": 27, "BR": 29,
+    "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DJ": 27, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
+    "ES": 24, "FI": 18, "FK": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28,
+    "HN": 28, "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20,
+    "LB": 28, "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19,
+    "MN": 20, "MR": 27, "MT": 31, "MU": 30, "NI": 28, "NL": 18, "NO": 15, "OM": 23, "PK": 24, "PL": 28, "PS": 29,
+    "PT": 25, "QA": 29, "RO": 24, "RS": 22, "RU": 33, "SA": 24, "SC": 31, "SD": 18, "SE": 24, "SI": 19, "SK": 24,
+    "SM": 27, "SO": 23, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
+    "YE": 30,
+}  # fmt: skip
+
+
+def iban(text: str) -> bool:
+    """Tell whether ``text`` (no separators) has its country's length and the check digits of ISO 13616."""
+    if IBAN_LENGTHS.get(text[:2]) != len(text):
+        return False
+    digits = "".join(str(int(c, 36)) for c in text[4:] + text[:4])
+    return int(digits) % 97 == 1
+
+
+_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_RIPPLE58: Final = "rpshnaf39wBUDNEGHJKLM4PQRST7VWXYZ2bcdeCg65jkm8oFqi1tuvAxyz"
+
+
+def base58check(text: str, alphabet: str = _BASE58) -> bool:
+    """Tell whether ``text`` is 21 bytes in base 58 with the right checksum (Bitcoin and its kin)."""
+    number = 0
+    for char in text:
+        digit = alphabet.find(char)
+        if digit < 0:
+            return False
+        number = number * 58 + digit
+    try:
+        raw = number.to_bytes(25, "big")
+    except OverflowError:
+        return False
+    return hashlib.sha256(hashlib.sha256(raw[:21]).digest()).digest()[:4] == raw[21:]
+
+
+def ripple(text: str) -> bool:
+    """Tell whether ``text`` is an XRP Ledger address."""
+    return base58check(text, _RIPPLE58)
+
+
+_BECH32: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+
+def bech32(text: str) -> bool:
+    """Tell whether ``text`` is a segwit address with the checksum of BIP 173 or BIP 350."""
+    text = text.lower()
+    prefix, one, data = text.rpartition("1")
+    if not one or any(c not in _BECH32 for c in data):
+        return False
+    values = [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix] + [_BECH32.index(c) for c in data]
+    check = 1
+    for value in values:
+        top = check >> 25
+        check = (check & 0x1FFFFFF) << 5 ^ value
+        for i, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
+            if top >> i & 1:
+                check ^= generator
+    return check in (1, 0x2BC830A3)
+
+
+def json_segment(segment: str) -> bool:
+    """Tell whether a JWT's segment decodes to a JSON object (RFC 7515)."""
+    if len(segment) % 4 == 1:
+        return False
+    try:
+        return isinstance(json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))), dict)
+    except (binascii.Error, ValueError, RecursionError):
+        return False
+
+
+def ip(text: str) -> bool:
+    """Tell whether ``text`` is an IPv4 or IPv6 address, mixed notation and zone included."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,132 @@
+"""One thing to look for: a pattern, what it is replaced with, and how a candidate is confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import re2
+from re2 import _re2
+
+from policies.redact.syntax import INFINITY, Node, PatternError, parse
+
+#: Bytes that a candidate's check may look at before the match, and that a stream therefore keeps.
+CONTEXT: Final = 96
+#: Bytes that a match of a built-in detector without a bound of its own may take: a private key has some thousand.
+CAP: Final = 16_384
+
+Span = tuple[int, int]
+
+
+def options(*, captures: bool = True, memory: int = 8 << 20) -> Any:
+    """Return RE2's options as every pattern here is compiled with them."""
+    wanted = re2.Options()
+    wanted.log_errors = False
+    wanted.never_capture = not captures
+    wanted.max_mem = memory
+    return wanted
+
+
+class Hit:
+    """A candidate: where in the UTF-8 text the pattern matched. ``value`` is what would be replaced."""
+
+    __slots__ = ("end", "secret", "spans", "start", "text")
+
+    def __init__(self, text: bytes, spans: list[Span], secret: int) -> None:
+        self.text = text
+        self.spans = spans
+        self.start, self.end = spans[0]
+        self.secret = spans[secret] if spans[secret][0] >= 0 else spans[0]
+
+    @property
+    def value(self) -> str:
+        return self.text[self.secret[0] : self.secret[1]].decode("utf-8", "replace")
+
+    @property
+    def before(self) -> bytes:
+        """Return the text before the match, at most :data:`CONTEXT` bytes."""
+        return self.text[max(0, self.start - CONTEXT) : self.start]
+
+    @property
+    def after(self) -> bytes:
+        """Return the byte after the match, empty at the text's end."""
+        return self.text[self.end : self.end + 1]
+
+    def group(self, n: int) -> str:
+        start, end = self.spans[n]
+        return "" if start < 0 else self.text[start:end].decode("utf-8", "replace")
+
+
+#: True, False, or the part of the text to replace (inside the match).
+Verdict = bool | Span
+Check = Callable[[Hit], Verdict]
+
+
+class Detector:
+    """A pattern with a name.
+
+    ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
+    findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
+    pattern does not. ``hint`` is a cheaper pattern that occurs wherever this one does. Raise
+    :class:`PatternError` for a pattern that RE2 does not take, or that matches the empty text.
+    """
+
+    __slots__ = ("_hint", "bounded", "cap", "check", "group", "match", "name", "node", "pattern", "priority",
+                 "replacement", "secret", "word")  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        pattern: str,
+        *,
+        group: str = "",
+        replacement: str = "[API_KEY]",
+        priority: int = 70,
+        secret: int = 0,
+        check: Check | None = None,
+        hint: str = "",
+        cap: int = CAP,
+    ) -> None:
+        self.name = name
+        self.pattern = pattern
+        self.group = group
+        self.replacement = replacement
+        self.word = replacement.strip("[]") or "REDACTED"
+        self.priority = priority
+        self.secret = secret
+        self.check = check
+        self.cap = cap
+        try:
+            compiled = _re2.RE2(pattern.encode(), options())
+        except UnicodeEncodeError:
+            raise PatternError("it holds half of a surrogate pair") from None
+        if not compiled.ok():
+            error = compiled.error()
+            raise PatternError(f"RE2 does not take it: {error.decode() if isinstance(error, bytes) else error}")
+        if not 0 <= secret <= compiled.NumberOfCapturingGroups():
+            raise PatternError(f"it has no group {secret}")
+        self.match = compiled.Match
+        self.node: Node = parse(pattern)
+        if self.node.least == 0:
+            raise PatternError("it matches the empty text, and so everywhere")
+        self.bounded = self.node.most < INFINITY and self.node.most * 4 <= cap
+        self._hint = hint
+
+    @property
+    def hint(self) -> str:
+        return self._hint or self.node.hint()
+
+    @property
+    def delay(self) -> int:
+        """Return how many characters a stream may have to wait while a match of this detector is still open."""
+        return min(self.node.most, self.cap)
+
+
+def compile_union(patterns: list[str], *, end: bool = False, memory: int = 64 << 20) -> Callable[..., list[Span]]:
+    """Return the matcher of any of ``patterns``; with ``end``, only at the end of the text, leftmost start."""
+    union = "|".join(f"(?:{pattern})" for pattern in patterns)
+    compiled = _re2.RE2((f"(?:{union})\\z" if end else union).encode(), options(captures=False, memory=memory))
+    if not compiled.ok():
+        raise PatternError(f"the patterns are too large together: {compiled.error()!r}")
+    matcher: Callable[..., list[Span]] = compiled.Match
+    return matcher

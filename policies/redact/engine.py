@@ -1,0 +1,181 @@
+"""Finds what detectors look for, in a whole text or in a text that is still growing.
+
+All patterns match the original text. One automaton over cheap prefilters says which patterns can occur at all;
+those run singly. Overlaps are settled once. For a growing text a second automaton, run backwards from the end,
+says from where a match could still begin or go on: what lies before that point is decided for good, so that a
+stream and the whole text give the same findings however the stream was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from re2 import _re2
+
+from policies.redact.detector import Detector, Hit, Span, compile_union, options
+
+_ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
+_HERE: Final = _re2.RE2.Anchor.ANCHOR_START
+_START: Final = itemgetter(0)
+_ALWAYS: Final = b"(?s:.|\\z)"
+
+
+class Finding(NamedTuple):
+    """A span of the text (UTF-8 offsets) that a detector claims."""
+
+    start: int
+    end: int
+    detector: Detector
+
+
+class DetectorFailed(Exception):
+    """A detector's check raised; ``args[0]`` is the detector's name."""
+
+
+class Candidate(NamedTuple):
+    """Where a pattern matched. ``extent`` may not be cut by a stream; ``finding`` is None if the check said no."""
+
+    start: int
+    extent: int
+    finding: Finding | None
+
+
+class Engine:
+    """A set of detectors, compiled together. Immutable and shared by all calls."""
+
+    __slots__ = ("_any", "_banks", "_set", "detectors")
+
+    def __init__(self, detectors: Sequence[Detector]) -> None:
+        self.detectors = tuple(detectors)
+        self._set = _re2.Set(_ANYWHERE, options(captures=False, memory=256 << 20))
+        hints = []
+        for detector in self.detectors:
+            hints.append(f"(?:{detector.hint})")
+            self._set.Add(hints[-1].encode())
+        self._set.Add(_ALWAYS)  # RE2's sets answer "nothing" when they run out of memory; this one never may
+        self._set.Compile()
+        self._any = compile_union(hints or ["[^\\x00-\\x{10FFFF}]"])
+        banks: dict[int, list[str]] = {}
+        for detector in self.detectors:
+            banks.setdefault(detector.cap, []).append(detector.node.begun())
+        self._banks = [(cap, compile_union(begun, end=True)) for cap, begun in banks.items()]
+
+    def decide(self, text: bytes, start: int, final: bool) -> tuple[int, Sequence[Finding]]:
+        """Return how far ``text`` is decided, from ``start`` on, and the findings up to there.
+
+        ``text`` holds at least :data:`CONTEXT` bytes before ``start`` where there were any. ``final``: nothing
+        follows. Raise :class:`DetectorFailed` if a check fails.
+        """
+        size = len(text)
+        decided = size
+        if not final:
+            for cap, begun in self._banks:
+                open_from = begun(_ANYWHERE, text, start if size - start <= cap else size - cap, size)[0][0]
+                if open_from < decided:
+                    decided = open_from
+            if decided <= start:
+                return start, ()
+        if self._any(_ANYWHERE, text, start, size)[0][0] < 0:
+            return decided, ()
+        return self._settle(self._candidates(text, start, decided), decided)
+
+    def _candidates(self, text: bytes, start: int, decided: int) -> list[Candidate]:
+        found: list[Candidate] = []
+        indices = self._set.Match(text)
+        count = len(self.detectors)
+        if count in indices:
+            detectors = [self.detectors[i] for i in sorted(indices) if i < count]
+        else:
+            detectors = list(self.detectors)
+        for detector in detectors:
+            try:
+                _run(detector, text, start, decided, found)
+            except Exception as error:
+                raise DetectorFailed(detector.name) from error
+        return found
+
+    def _settle(self, candidates: list[Candidate], decided: int) -> tuple[int, Sequence[Finding]]:
+        if not candidates:
+            return decided, ()
+        candidates.sort(reverse=True, key=_START)
+        for start, extent, _ in candidates:  # the decided part must not end inside a candidate
+            if start < decided < extent:
+                decided = start
+        findings: list[Finding] = []
+        cluster: list[Finding] = []
+        reach = 0
+        accepted = [c.finding for c in candidates if c.finding is not None and c.start < decided]
+        accepted.sort(key=_START)
+        for finding in accepted:
+            if finding.start >= reach and cluster:
+                _resolve(cluster, findings)
+                cluster = []
+            cluster.append(finding)
+            if finding.end > reach:
+                reach = finding.end
+        _resolve(cluster, findings)
+        return decided, findings
+
+
+def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
+    """Append the winners among overlapping findings, in the text's order."""
+    if len(cluster) < 2:
+        findings.extend(cluster)
+        return
+    cluster.sort(key=lambda f: (-f.detector.priority, f.start - f.end, f.start))
+    winners: list[Finding] = []
+    for finding in cluster:
+        if all(finding.start >= w.end or finding.end <= w.start for w in winners):
+            winners.append(finding)
+    winners.sort(key=_START)
+    findings.extend(winners)
+
+
+def _run(detector: Detector, text: bytes, start: int, decided: int, found: list[Candidate]) -> None:
+    """Append the candidates of one detector that begin before ``decided``."""
+    match = detector.match
+    check = detector.check
+    secret = detector.secret
+    at = start
+    size = len(text)
+    while at < decided:
+        spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
+        begin, end = spans[0]
+        if begin < 0 or begin >= decided:
+            return
+        hit = Hit(text, spans, secret)
+        verdict = True if check is None else check(hit)
+        if verdict is False:
+            found.append(Candidate(begin, end, None))
+            at = end
+            continue
+        low, high = hit.secret if verdict is True else verdict
+        found.append(Candidate(begin, high, Finding(low, high, detector)))
+        at = high if high > begin else end
+
+
+def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
+    """Return the first match of at most ``cap`` bytes; the work done grows with the text only."""
+    match, cap, size = detector.match, detector.cap, len(text)
+    window = at
+    while True:
+        until = min(size, window + 2 * cap)
+        spans: list[Span] = match(_ANYWHERE, text, at, until)
+        begin, end = spans[0]
+        if begin < 0 or begin > window + cap:
+            if until == size and begin < 0:
+                return spans
+            window += cap
+            at = max(at, window)
+            continue
+        if end - begin <= cap and (end < until or until == size):
+            return spans
+        spans = match(_HERE, text, begin, min(size, begin + cap))
+        if spans[0][0] >= 0:
+            return spans
+        at = begin + 1
+        while at < size and text[at] & 0xC0 == 0x80:
+            at += 1
+        window = max(window, at)

@@ -1,0 +1,176 @@
+"""Secrets that have no format of their own: told by the name they are given, or by what stands around them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Final
+
+from policies.redact.checks import classes, entropy, repetitive
+from policies.redact.detector import Detector, Hit, Verdict
+from policies.redact.values import UUID, assigned, dummy, random_token
+
+_QUOTE: Final = r"""(?:\\{0,4}["'`])"""
+#: Between a name and its value: YAML, JSON (escaped, too), shell, Go, Ruby, make, headers.
+_GLUE: Final = rf"{_QUOTE}?\]?[ \t]{{0,4}}(?:=>|:{{1,3}}=|\?=|={{1,2}}|:)[ \t]{{0,4}}"
+#: Groups 2 to 4 are quoted values, group 5 a bare one.
+_VALUE: Final = (
+    r"""(?:\\{0,4}"([^"\\\n]{1,200})|\\{0,4}'([^'\\\n]{1,200})|`([^`\n]{1,200})|([^\s"'`\\]{1,300}))"""
+)
+_SUFFIX: Final = r"(?:[_-]?(?:key|base|value|string|str|text|prod|production|dev|test|live|staging|[0-9]{1,4})){0,2}"
+
+
+def _named(words: str) -> str:
+    return rf"(?i)\b((?:[\w.-]{{0,40}}[^A-Za-z0-9\s]|[\w.-]{{0,40}})(?:{words}){_SUFFIX}){_GLUE}{_VALUE}"
+
+
+_API: Final = (
+    "api[_-]?key|secret|token|access[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key|master[_-]?key"
+    "|auth[_-]?key|account[_-]?key|app(?:lication)?[_-]?key|service[_-]?key|licen[cs]e[_-]?key|shared[_-]?key"
+    "|storage[_-]?key|consumer[_-]?key|webhook[_-]?key|deploy[_-]?key|admin[_-]?key|credentials?|secret[_-]?id"
+    "|sharedaccesskey|signature"
+)
+_AUTH: Final = (
+    "(?:session|refresh|access|auth|id|bearer|csrf|xsrf|oauth|login|sso)[_-]?token|session[_-]?(?:id|key)|j?sessionid"
+    "|phpsessid|connect\\.sid|auth[_-]?cookie"
+)
+_PASSWORD: Final = "password|passwort|passwd|passphrase|contrase(?:n|ñ)a|mot[_-]?de[_-]?passe|pwd|pass|pw"
+
+
+def _auth(hit: Hit) -> Verdict:
+    if hit.group(1).endswith("_authToken") and UUID.match(hit.group(5)):
+        return False  # npm's own name; npm takes it only behind a registry's path, which is a detector of its own
+    return assigned(hit)
+
+
+def _aws(hit: Hit) -> Verdict:
+    """Judge a value that is named as AWS's: its formats are known, so that another length is no key."""
+    name = hit.group(1).lower()
+    n = next(n for n in (2, 3, 4, 5) if hit.spans[n][0] >= 0)
+    value = hit.group(n).rstrip(",;)]}")
+    if name.endswith("id") or "key" in name:
+        upper = re.fullmatch("[A-Z0-9]{16,128}", value)
+        if not upper and not re.fullmatch("[A-Za-z0-9/+]{40}", value):
+            return False
+    return assigned(hit)
+
+
+def _not_public(hit: Hit) -> Verdict:
+    if re.search("(?i)aws[\\w.-]*key", hit.group(1)):
+        return False
+    return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(hit)
+
+
+def _bearer(hit: Hit) -> Verdict:
+    value = hit.value
+    lower, upper, digits, _ = classes(value)
+    return not dummy(value) and (digits > 0 or (len(value) > 15 and lower > 1 and upper > 2))
+
+
+def _basic(hit: Hit) -> Verdict:
+    value = hit.value
+    if hit.group(1).lower() != "basic":
+        return not dummy(value) and classes(value)[2] > 0
+    try:
+        return b":" in base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _url_credentials(hit: Hit) -> Verdict:
+    password = hit.group(2)
+    if password[0] in "$<{[%" and password[-1] in ">}]%" or password.startswith("$") and password[1:].isupper():
+        return False
+    return hit.spans[1][0], hit.spans[2][1]
+
+
+def _spoken(hit: Hit) -> Verdict:
+    value = hit.value.rstrip(".,;:!?)\"'")
+    lower, upper, digits, other = classes(value)
+    if len(value) < 4 or dummy(value) or not (digits or other) or not (lower + upper + digits):
+        return False
+    return hit.secret[0], hit.secret[0] + len(value.encode())
+
+
+def _flag(hit: Hit) -> Verdict:
+    value = hit.value
+    return not dummy(value) and value[0] not in "-$" and not re.fullmatch(r"[a-z]{1,12}", value)
+
+
+_AROUND: Final = re.compile(
+    rb"(?i)(?:api|key|token|secret|passw(?:or)?d|passphrase|pwd|pw|credential|creds|auth|bearer|license|webhook|oauth|hmac|signing"
+    rb"|\bsid|access)(?![a-z]{0,10}(?:board|word\b|ring|stone|note|frame|chain))"
+)
+_NOT_AROUND: Final = re.compile(
+    rb"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"
+    rb"|aws[\w.-]{0,24}key[\"'\]]{0,2}[ \t]{0,3}[:=][ \t]{0,3}[\"'`]?$|blob|tree |parent|image:|trace|span|request.?id|[_-]?(?:id|name|url|uri|path|file|type|version|usage|arn|alias|href|source)"
+    rb"[\"'\]]{0,2}[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}[\"'`]?$"
+)
+
+
+def _context(hit: Hit) -> Verdict:
+    """Confirm a random token by a word such as key or token shortly before it."""
+    before = hit.before[-56:]
+    if not _AROUND.search(before) or _NOT_AROUND.search(before[-32:]):
+        return False
+    if before[-1:] in b"/@#.-+" and before[-2:] != b"//" or hit.after in (b"(", b"@"):
+        return False
+    return random_token(hit.value)
+
+
+def _aws_secret(hit: Hit) -> Verdict:
+    """Confirm 40 characters of base 64 that stand alone: AWS's secret keys have no mark of their own."""
+    value = hit.value
+    if hit.before[-1:] in b"/+=.-_" and hit.before or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
+        if not hit.before.endswith((b"=", b"==")) or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
+            return False
+    lower, upper, digits, _ = classes(value)
+    if value.count("/") > 4 or any(len(w) > 14 and w.isalpha() and w[1:].islower() for w in value.split("/")):
+        return False
+    return lower > 5 and upper > 5 and digits > 0 and entropy(value) > 4.2 and not repetitive(value)
+
+
+def _aws_named(hit: Hit) -> Verdict:
+    return hit.spans[1] if not re.match(r"[A-Za-z0-9/+=]", hit.after.decode("latin-1")) else False
+
+
+DETECTORS: Final = (
+    Detector(
+        "private_key",
+        r"-----BEGIN[ A-Z0-9]{0,40} ?PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-[^-])*(?:-----END[ A-Z0-9]{0,40}"
+        r"PRIVATE KEY(?: BLOCK)?-----)?|PuTTY-User-Key-File-\d: [^-]{1,200}(?:[^-]|-[^-])*?Private-MAC: [0-9a-f]{40,64}"
+        r"|<RSAKeyValue>(?:[^<]|<[^/]|</[^R])*</RSAKeyValue>",
+        group="secrets", replacement="[PRIVATE_KEY]", priority=100,
+    ),
+    Detector(
+        "db_connection",
+        r"(?i)\b(?:jdbc:)?(?:postgres(?:ql)?|mysqlx?|mariadb|mongodb|rediss?|amqps?|mssql|sqlserver|oracle|clickhouse|cockroachdb"
+        r"|cassandra|neo4j|bolt|ldaps?|snowflake|nats|vertica|redshift|db2|couchdb|influxdb|hive2|presto|trino|teradata|memcached"
+        r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]{0,200}:[^\s@\"'`<>]{0,200}@[^\s\"'`<>]{1,300}"
+        r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,200}[?&;:](?:password|pwd)=[^\s\"'<>]{1,200}",
+        group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98,
+    ),
+    Detector(
+        "url_credentials",
+        r"(?i)\b[a-z][a-z0-9+.-]{1,20}://([^\s:/?#@\"'<>\[\]{}|\\^`]{0,200}):([^\s/?#@\"'<>\\`]{1,300})@[A-Za-z0-9\[_$-]",
+        group="secrets", replacement="[CREDENTIALS]", priority=95, check=_url_credentials, hint=r"://[^\s/?#]+:[^\s/?#]+@",
+    ),
+    Detector("aws_key", rf"(?i)\b([\w.-]{{0,20}}aws[\w.-]{{0,20}}(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",
+             group="secrets", replacement="[AWS_KEY]", priority=85, check=_aws),
+    Detector("aws_secret", r"\b[A-Za-z0-9/+]{40}", group="secrets", replacement="[AWS_KEY]", priority=66,
+             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{24}"),
+    Detector("auth_data", _named(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, check=_auth),
+    Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(basic|token|digest|apikey)[ \t]{1,3}"
+             r"([A-Za-z0-9+/=_.-]{6,400})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, check=_basic),
+    Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z0-9._~+/=-]{4,})", group="secrets", priority=92,
+             check=_bearer),
+    Detector("api_key", _named(_API), group="secrets", priority=80, check=_not_public),
+    Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, check=assigned),
+    Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
+             r"[\"'`]?([^\s\"'`]{4,128})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, check=_spoken),
+    Detector("secret_flag", r"(?i)(?:^|\s)--?[a-z0-9-]{0,30}(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
+             r"[\"']?([^\s\"']{4,300})", group="secrets", priority=76, secret=1, check=_flag),
+    Detector("secret_in_context", r"\b[A-Za-z0-9_][A-Za-z0-9_/+=~-]{14,300}", group="secrets", replacement="[API_KEY]",
+             priority=40, check=_context, hint=r"[A-Za-z0-9_/+=~-]{15}"),
+)  # fmt: skip

@@ -1,0 +1,155 @@
+"""Data about persons: told by format, checksum and, for bare numbers, by the words around them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from policies.redact.checks import IBAN_LENGTHS, base58check, bech32, card, iban, ripple
+from policies.redact.detector import Detector, Hit, Verdict
+
+_FILES: Final = frozenset("png jpg jpeg gif svg webp ico css js ts jsx tsx map py rb go rs java json yml yaml md".split())
+
+
+def _email(hit: Hit) -> Verdict:
+    value = hit.value
+    local, _, domain = value.partition("@")
+    if local == "git" and hit.after in (b":", b"/"):  # an SSH remote, not a mailbox
+        return False
+    return domain.rpartition(".")[2].lower() not in _FILES
+
+
+def _card(hit: Hit) -> Verdict:
+    value = hit.value
+    if re.search(rb"[0-9A-Za-z][-_.]$|[A-Z]{2}\d{2}[ -]?(?:\w{4}[ -]?)*$|\d{4} $", hit.before) and not _card_before(hit):
+        return False
+    if hit.after in (b"-", b"_", b".") and hit.text[hit.end + 1 : hit.end + 2].isalnum():
+        return False
+    return card(re.sub("[^0-9]", "", value))
+
+
+def _card_before(hit: Hit) -> bool:
+    """Tell whether the digits before this number are a card of their own (a list of cards)."""
+    found = re.search(rb"(?:\d[ -]?){12,18}\d $", hit.before)
+    return bool(found and card(re.sub(rb"[^0-9]", b"", found.group()).decode()[-16:]))
+
+
+def _iban(hit: Hit) -> Verdict:
+    text = hit.value
+    wanted = IBAN_LENGTHS.get(text[:2], 0)
+    count = 0
+    for i, char in enumerate(text):
+        count += char not in " -"
+        if count == wanted:
+            if text[i + 1 : i + 2].isalnum() or (i + 1 == len(text) and hit.after.isalnum()):
+                return False
+            return (hit.start, hit.start + i + 1) if iban(re.sub("[ -]", "", text[: i + 1])) else False
+    return False
+
+
+_PHONE_WORDS: Final = re.compile(
+    rb"(?i)phone|telephone|\btel\b|mobile|\bcell|\bfax|whats.?app|\bsms\b|\bcall|\bdial|hotline|contact|reach|\btext me|handy"
+    rb"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|ring me"
+)
+_SSN_WORDS: Final = re.compile(rb"(?i)\bssn\b|social.?security|\bss#|taxpayer|\bitin\b|\btin\b")
+_DATE: Final = re.compile(
+    r"(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}(?:\D.*)?|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)?\d\d(?:\D.*)?|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
+)
+
+
+def _phone(hit: Hit) -> Verdict:
+    text = hit.value
+    digits = re.sub("[^0-9]", "", re.split("[a-z]", text)[0])
+    if not 7 <= len(digits) <= 15 or len(set(digits)) < 3:
+        return False
+    before = hit.before
+    if re.search(rb"[0-9A-Za-z_][-./_:=#$]?$|[$#=/.-]$|\d[ ,]$|\d{4}[ -]{1,2}$", before) and not _tied(before):
+        return False
+    if hit.after in (b"-", b"_", b"/", b":", b"%") or (hit.after in b".," and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
+        return False
+    return True
+
+
+def _tied(before: bytes) -> bool:
+    """Tell whether what stands right before the number only introduces it: ``tel=``, ``is``, ``91-``, a postcode."""
+    return bool(
+        re.search(rb"(?i)(?:phone|tel|mobile|cell|fax|call|number|sms|is)[:=]?$|(?:^|\D)\d{1,3}-$|[A-Z]{2} \d{5} $|[=(\[>]$", before)
+    )
+
+
+def _national(hit: Hit) -> Verdict:
+    """Confirm a number in a country's own notation, with a trunk 0 or none."""
+    text = hit.value
+    if _DATE.fullmatch(text) or _phone(hit) is not True:
+        return False
+    digits = re.sub("[^0-9]", "", text)
+    near = bool(_PHONE_WORDS.search(hit.before[-48:]))
+    if text.isdigit():
+        return near and 9 <= len(digits) <= 13
+    if re.search(rb"\b[A-Z]{2}\d{2} (?:[A-Z0-9]{4} )*$", hit.before):  # the rest of an IBAN
+        return False
+    if digits[0] == "0" and digits[1] != "0":
+        groups = re.findall(r"\d+", text)
+        if [len(g) for g in groups] == [3, 2, 4]:  # a social security number, right or wrong
+            return near
+        return 9 <= len(digits) <= 12 and (near or len(groups[0]) <= 5) and all(len(g) > 1 for g in groups)
+    return near and 8 <= len(digits) <= 14
+
+
+def _ssn(hit: Hit) -> Verdict:
+    text = hit.value
+    digits = re.sub("[^0-9]", "", text)
+    area, middle, serial = int(digits[:3]), int(digits[3:5]), digits[5:]
+    if hit.after in (b"-",) or re.search(rb"[0-9A-Za-z][-.]$|[-.$#/]$", hit.before):
+        return False
+    if hit.after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit():
+        return False
+    if area in (0, 666) or serial == "0000" or middle == 0 or digits in ("078051120", "219099999", "123456789"):
+        return False
+    if area >= 900 and not (50 <= middle <= 65 or 70 <= middle <= 88 or 90 <= middle <= 92 or 94 <= middle <= 99):
+        return False  # only ITINs begin with 9 (IRS publication 1915)
+    marks = re.sub("[0-9]", "", text)
+    if len(set(marks)) > 1:
+        return False
+    if len(marks) == 2 or marks == "-":
+        return True
+    return bool(_SSN_WORDS.search(hit.before[-48:]))
+
+
+def _bitcoin(hit: Hit) -> Verdict:
+    return base58check(hit.value)
+
+
+def _segwit(hit: Hit) -> Verdict:
+    return bech32(hit.value)
+
+
+def _ripple(hit: Hit) -> Verdict:
+    return ripple(hit.value)
+
+
+#: Letters beyond ASCII, without the blocks of punctuation: \pL would make the automaton a hundred times larger.
+_L: Final = r"\x{C0}-\x{24F}\x{370}-\x{1FFF}\x{3040}-\x{D7FF}\x{F900}-\x{FDFF}"
+DETECTORS: Final = (
+    Detector("email", rf"[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,63}}[A-Za-z0-9_+%${_L}-]"
+             rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]{{0,61}}[A-Za-z0-9{_L}])?\.){{1,8}}(?:xn--[a-z0-9-]{{2,59}}|[A-Za-z{_L}]{{2,24}})",
+             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}]"),
+    Detector("credit_card", r"\b\d{12,19}\b|\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
+             group="pii", replacement="[CREDIT_CARD]", priority=74, check=_card),
+    Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}", group="pii", replacement="[IBAN]", priority=77, check=_iban,
+             hint=r"\b[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}"),
+    Detector("ssn", r"\b\d{3}[- .]?\d{2}[- .]?\d{4}\b", group="pii", replacement="[SSN]", priority=73, check=_ssn),
+    Detector("phone", r"(?:\+|\b00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,12}(?:[ .-]\d{1,8}){0,5}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
+             r"|(?:\b(?:1|001)[ .-])?(?:\([2-9]\d{2}\)[ .-]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b",
+             group="pii", replacement="[PHONE]", priority=72, check=_phone),
+    Detector("phone_national", r"\(0\d{1,4}\)[ .-]?\d{2,8}(?:[ .-]\d{2,8}){0,4}\b|\b\d{1,5}(?:[ ./-]\d{2,8}){1,5}\b"
+             r"|\b\d{9,13}\b", group="pii", replacement="[PHONE]", priority=71, check=_national,
+             hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}"),
+    Detector("bitcoin", r"\b[13LMDT][1-9A-HJ-NP-Za-km-z]{25,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,
+             check=_bitcoin),
+    Detector("segwit", r"\b(?:bc1|tb1|ltc1|BC1)[02-9ac-hj-np-zAC-HJ-NP-Z]{25,87}\b", group="pii",
+             replacement="[CRYPTO_ADDRESS]", priority=76, check=_segwit),
+    Detector("ethereum", r"\b0x[0-9a-fA-F]{40}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76),
+    Detector("xrp", r"\br[1-9A-HJ-NP-Za-km-z]{24,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76, check=_ripple),
+    Detector("monero", r"\b[48][0-9AB][1-9A-HJ-NP-Za-km-z]{93}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76),
+)  # fmt: skip

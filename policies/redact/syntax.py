@@ -1,0 +1,404 @@
+"""RE2's syntax as a small tree, to derive from a pattern what RE2 itself cannot tell.
+
+RE2 has no partial match. From the tree of a pattern we derive three things: the longest text it can match, a
+cheaper pattern that every matching text also contains (a prefilter), and the pattern of *beginnings*: every text
+that may still grow into a match. Anchored to the end of what a stream has brought so far, the last one says
+exactly from where text has to wait.
+
+Syntax: https://github.com/google/re2/wiki/Syntax.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+INFINITY: Final = 1 << 40
+#: What in a character class may stand for white space; taken too widely rather than too narrowly.
+_LOOSE: Final = re.compile(r"\[\^|\s|\\[sDWpPtnrvfx0-7]|\[:")
+
+
+class PatternError(ValueError):
+    """The pattern cannot be used; the message says why, in one sentence without its name."""
+
+
+class Node:
+    """A piece of a pattern. ``least`` and ``most`` are the lengths it can match, in characters."""
+
+    __slots__ = ("least", "most")
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least = least
+        self.most = most
+
+    def text(self) -> str:
+        """Return the pattern without captures."""
+        raise NotImplementedError
+
+    def relaxed(self) -> str:
+        """Return a cheaper pattern that is found wherever this one is."""
+        return self.text()
+
+    def hint(self) -> str:
+        """Return a pattern that is found, somewhere, in every text in which this one is found."""
+        return self.relaxed()
+
+    def loose(self) -> str:
+        """Return the pattern with the long counters of :meth:`begun` left out."""
+        return self.text()
+
+    def begun(self) -> str:
+        """Return a pattern of every beginning of a match, from nothing at all to the whole.
+
+        It may match a little more than that, never less.
+        """
+        raise NotImplementedError
+
+
+class Atom(Node):
+    """One character, class or escape: exactly one character wide."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: str) -> None:
+        super().__init__(1, 1)
+        self.raw = raw
+
+    @property
+    def solid(self) -> bool:
+        """Tell whether this surely matches no white space."""
+        raw = self.raw
+        if raw[0] == "[":
+            return not _LOOSE.search(raw)
+        return raw in ("\\w", "\\d", "\\S") or (len(raw) == 1 and raw not in " \t\n.")
+
+    def text(self) -> str:
+        return self.raw
+
+    def begun(self) -> str:
+        return self.raw + "?"
+
+
+class Assertion(Node):
+    """A condition of no width: anchors and word boundaries."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: str) -> None:
+        super().__init__(0, 0)
+        self.raw = raw
+
+    def text(self) -> str:
+        return self.raw
+
+    def begun(self) -> str:
+        return ""
+
+
+class Sequence(Node):
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Node]) -> None:
+        super().__init__(sum(p.least for p in parts), min(INFINITY, sum(p.most for p in parts)))
+        self.parts = parts
+
+    def text(self) -> str:
+        return "".join(p.text() for p in self.parts)
+
+    def relaxed(self) -> str:
+        return "".join(p.relaxed() for p in self.parts)
+
+    def begun(self) -> str:
+        result = ""
+        for part in reversed(self.parts):
+            # begun(xy) = begun(x) | x begun(y); for one character or an assertion x both fold into (?:x…)?
+            if isinstance(part, Atom | Assertion):
+                result = f"(?:{part.text()}{result})?" if result or isinstance(part, Atom) else ""
+            elif not result:
+                result = part.begun()
+            else:
+                result = f"(?:{part.loose()}{result}|{part.begun()})"
+        return result
+
+
+    def loose(self) -> str:
+        return "".join(p.loose() for p in self.parts)
+
+    def hint(self) -> str:
+        # A pattern that begins with a run but holds a word of its own is found by that word.
+        if self.parts and isinstance(next((p for p in self.parts if not isinstance(p, Assertion)), None), Repeat):
+            best = run = ""
+            for part in [*self.parts, self.parts[0]]:
+                if isinstance(part, Atom) and part.raw[0] != "[" and part.raw not in (".", *_CLASSES):
+                    run += part.raw
+                else:
+                    best = max(best, run, key=len)
+                    run = ""
+            if len(best) > 3:
+                return best
+        return self.relaxed()
+
+
+class Choice(Node):
+    __slots__ = ("options",)
+
+    def __init__(self, options: list[Node]) -> None:
+        super().__init__(min(o.least for o in options), max(o.most for o in options))
+        self.options = options
+
+    def text(self) -> str:
+        return "(?:" + "|".join(o.text() for o in self.options) + ")"
+
+    def relaxed(self) -> str:
+        return "(?:" + "|".join(o.relaxed() for o in self.options) + ")"
+
+    def hint(self) -> str:
+        return "(?:" + "|".join(o.hint() for o in self.options) + ")"
+
+    def loose(self) -> str:
+        return "(?:" + "|".join(o.loose() for o in self.options) + ")"
+
+    def begun(self) -> str:
+        return "(?:" + "|".join(o.begun() for o in self.options) + ")"
+
+
+_CLASSES: Final = frozenset("\\" + c for c in "dDwWsSpPC")
+
+#: A prefilter counts no further than this: long counters make many automaton states and say little more.
+_COUNT: Final = 8
+
+
+class Repeat(Node):
+    __slots__ = ("high", "lazy", "low", "node")
+
+    def __init__(self, node: Node, low: int, high: int, lazy: bool) -> None:
+        most = 0 if high == 0 else min(INFINITY, node.most * high)
+        super().__init__(node.least * low, most)
+        self.node = node
+        self.low = low
+        self.high = high
+        self.lazy = lazy
+
+    def text(self) -> str:
+        return _repeat(self.node.text(), self.low, self.high) + ("?" if self.lazy else "")
+
+    def relaxed(self) -> str:
+        high = INFINITY if self.high > 3 else self.high
+        return _repeat(self.node.relaxed(), min(self.low, _COUNT), high)
+
+    def loose(self) -> str:
+        if isinstance(self.node, Atom) and self.high > _COUNT and self.node.solid:
+            return _repeat(self.node.text(), self.low if self.low <= _COUNT else 0, INFINITY)
+        return _repeat(self.node.loose(), self.low, self.high)
+
+    def begun(self) -> str:
+        if isinstance(self.node, Atom):
+            # Long counters make the automaton large; a run without white space ends by itself soon enough.
+            loose = self.high > _COUNT and self.node.solid
+            return _repeat(self.node.text(), 0, INFINITY if loose else self.high)
+        if self.high == 1:
+            return self.node.begun()
+        return _repeat(self.node.loose(), 0, self.high if self.high == INFINITY else self.high - 1) + self.node.begun()
+
+
+class Flags(Node):
+    """A group with flags of its own, ``(?i:…)``."""
+
+    __slots__ = ("flags", "node")
+
+    def __init__(self, flags: str, node: Node) -> None:
+        super().__init__(node.least, node.most)
+        self.flags = flags
+        self.node = node
+
+    def text(self) -> str:
+        return f"(?{self.flags}:{self.node.text()})"
+
+    def relaxed(self) -> str:
+        return f"(?{self.flags}:{self.node.relaxed()})"
+
+    def hint(self) -> str:
+        return f"(?{self.flags}:{self.node.hint()})"
+
+    def loose(self) -> str:
+        return f"(?{self.flags}:{self.node.loose()})"
+
+    def begun(self) -> str:
+        return f"(?{self.flags}:{self.node.begun()})"
+
+
+def _repeat(text: str, low: int, high: int) -> str:
+    if low == high == 1:
+        return text
+    grouped = f"(?:{text})"
+    if high == INFINITY:
+        return grouped + ("*" if low == 0 else "+" if low == 1 else f"{{{low},}}")
+    if high == 0:
+        return ""
+    return grouped + ("?" if (low, high) == (0, 1) else f"{{{low}}}" if low == high else f"{{{low},{high}}}")
+
+
+class _Parser:
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.at = 0
+        self.depth = 0
+
+    def parse(self) -> Node:
+        node = self.choice()
+        if self.at < len(self.pattern):
+            raise PatternError("a `)` has no matching `(`")
+        return node
+
+    def choice(self) -> Node:
+        self.depth += 1
+        if self.depth > 100:
+            raise PatternError("groups are nested more than 100 levels deep")
+        flags: list[str] = []  # (?i) holds to the end of its group, over the alternatives that follow
+        options = [self.sequence(flags)]
+        while self.peek() == "|":
+            self.at += 1
+            before = list(flags)
+            node = self.sequence(flags)
+            for word in reversed(before):
+                node = Flags(word, node)
+            options.append(node)
+        self.depth -= 1
+        return options[0] if len(options) == 1 else Choice(options)
+
+    def peek(self) -> str:
+        return self.pattern[self.at : self.at + 1]
+
+    def sequence(self, flags: list[str]) -> Node:
+        parts: list[Node] = []
+        while (char := self.peek()) and char not in "|)":
+            node = self.item()
+            if isinstance(node, str):
+                flags.append(node)
+                parts.append(Flags(node, self.sequence(flags)))
+                break
+            parts.append(self.quantified(node))
+        return parts[0] if len(parts) == 1 else Sequence(parts)
+
+    def quantified(self, node: Node) -> Node:
+        while True:
+            char = self.peek()
+            if char == "*":
+                low, high = 0, INFINITY
+            elif char == "+":
+                low, high = 1, INFINITY
+            elif char == "?":
+                low, high = 0, 1
+            elif char == "{" and (bounds := self.bounds()):
+                low, high = bounds
+                self.at -= 1
+            else:
+                return node
+            self.at += 1
+            lazy = self.peek() == "?"
+            self.at += lazy
+            node = Repeat(node, low, high, lazy)
+
+    def bounds(self) -> tuple[int, int] | None:
+        end = self.pattern.find("}", self.at)
+        low, comma, high = self.pattern[self.at + 1 : end].partition(",") if end > 0 else ("", "", "")
+        if not low.isdecimal() or not (high == "" or high.isdecimal()):
+            return None  # RE2 takes such a brace literally
+        self.at = end + 1
+        return int(low), int(high) if high else INFINITY if comma else int(low)
+
+    def item(self) -> Node | str:
+        """Return the next piece; a string is a change of flags such as ``(?i)``."""
+        char = self.pattern[self.at]
+        if char == "(":
+            return self.group()
+        if char == "[":
+            return self.character_class()
+        if char == "\\":
+            return self.escape()
+        self.at += 1
+        if char in "^$":
+            return Assertion(char)
+        if char in "*+?":
+            raise PatternError(f"`{char}` has nothing to repeat")
+        return Atom("\\" + char if char in "{}" else char)
+
+    def group(self) -> Node | str:
+        self.at += 1
+        flags = None
+        if self.peek() == "?":
+            end = self.at + 1
+            if self.pattern.startswith(("?P<", "?<"), self.at) and self.pattern[end : end + 2] not in ("<=", "<!"):
+                end = self.pattern.find(">", end)
+                if end < 0:
+                    raise PatternError("a group's name is not closed")
+                self.at = end + 1
+            else:
+                while self.pattern[end : end + 1] in ("i", "m", "s", "U", "-"):
+                    end += 1
+                flags = self.pattern[self.at + 1 : end]
+                closer = self.pattern[end : end + 1]
+                if closer == ")" and flags:
+                    self.at = end + 1
+                    return flags
+                if closer != ":":
+                    raise PatternError(
+                        f"`({self.pattern[self.at:end + 1]}` is not part of RE2's syntax (it has no look-around)"
+                    )
+                self.at = end + 1
+        node = self.choice()
+        if self.peek() != ")":
+            raise PatternError("a `(` is not closed")
+        self.at += 1
+        return Flags(flags, node) if flags else node if isinstance(node, Choice) else Sequence([node])
+
+    def character_class(self) -> Node:
+        start = self.at
+        self.at += 1
+        if self.peek() == "^":
+            self.at += 1
+        first = True
+        while (char := self.peek()) != "]" or first:
+            if not char:
+                raise PatternError("a `[` is not closed")
+            first = False
+            if char == "\\":
+                self.at += 2
+            elif char == "[" and self.pattern[self.at + 1 : self.at + 2] == ":":
+                end = self.pattern.find(":]", self.at)
+                self.at = end + 2 if end > 0 else self.at + 1
+            else:
+                self.at += 1
+        self.at += 1
+        return Atom(self.pattern[start : self.at])
+
+    def escape(self) -> Node:
+        pattern, start = self.pattern, self.at
+        char = pattern[start + 1 : start + 2]
+        self.at += 2
+        if not char:
+            raise PatternError("it ends with a lone backslash")
+        if char in "AzbB":
+            return Assertion(pattern[start : self.at])
+        if char == "Q":
+            end = pattern.find("\\E", self.at)
+            literal = pattern[self.at : end if end >= 0 else None]
+            self.at = end + 2 if end >= 0 else len(pattern)
+            return Sequence([Atom("\\" + c if not c.isalnum() and c.isascii() else c) for c in literal])
+        if char == "C":
+            raise PatternError("`\\C` matches single bytes, which text does not have")
+        if char in "pPx" and pattern[self.at : self.at + 1] == "{":
+            self.at = pattern.find("}", self.at) + 1 or len(pattern)
+        elif char == "x":
+            self.at += 2
+        elif char in "pP":
+            self.at += 1
+        elif char in "01234567":
+            while self.at < start + 4 and pattern[self.at : self.at + 1] in tuple("01234567"):
+                self.at += 1
+        return Atom(pattern[start : self.at])
+
+
+def parse(pattern: str) -> Node:
+    """Return the tree of ``pattern``; raise :class:`PatternError` where it is not RE2's syntax."""
+    return _Parser(pattern).parse()

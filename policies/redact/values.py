@@ -1,0 +1,145 @@
+"""Whether the right side of ``name = value`` is a secret, or only a placeholder, a word, or code."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from policies.redact.checks import classes, entropy, repetitive
+from policies.redact.detector import Hit, Verdict
+
+_DUMMY: Final = re.compile(
+    r"(?i)^(?:[<({\[$%#*].*|.*(?:\$\{|\{\{|<%|\.\.\.$|x{5,}|\*{3,}).*|.*(?:your[_-]|placeholder|insert[_-]|change[_-]?me|replace[_-]"
+    r"|redacted|[_-]here$|^here[_-]).*|.*\bfake.*|.*afake.*|(?:my|the|some|a|an|not|user|your|new|old|db)?[_-]?"
+    r"(?:password|passwd|pass|pwd|secret|token|api[_-]?key|key|example|sample|dummy|todo|tbd|na|n/a|foo|bar|test)s?)$"
+)
+#: Words that code and prose put where a value would stand.
+_WORDS: Final = frozenset(
+    "none null nil true false undefined str string text int integer bool boolean bytes byte float number any object optional"
+    " required missing invalid valid wrong incorrect expired empty unset set yes no on off enabled disabled default auto void"
+    " char varchar self this env environ config settings params args kwargs request response data input output type value"
+    " hidden masked encrypted hashed plain plaintext unknown function async await return new var let const class public private"
+    " the a an is are was be must should can will may and or if not for to of in with your our my their its it that which how"
+    " what when where who only also please enter provide use using contains based first last next same other following".split()
+)
+_CODE: Final = re.compile(
+    r"^(?:[A-Za-z_$@&*!][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)+[;,)]*|[\w.$:>-]*[A-Za-z_]\w*[(\[].*|[A-Z][A-Z_]{3,}[;,)]*"
+    r"|&?\*?[a-z]+_[a-z_]+[;,)]*|[a-z]+(?:[A-Z][a-z]+)+[;,)]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+[;,)]*|@?[\w/-]+/[\w./-]*\.[a-z]{1,5}"
+    r"|https?://.*|[~.]{0,2}/[\w./-]*|[\w-]+\.(?:com|org|net|io|cer|pem|crt|json|ya?ml|txt|py|js|ts|go|rb|java)\b.*)$"
+)
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def dummy(value: str) -> bool:
+    """Tell whether ``value`` only stands in for a secret: ``<token>``, ``${TOKEN}``, ``your-key-here``, ``****``."""
+    return bool(_DUMMY.match(value)) and value != "secret"
+
+
+def assigned(hit: Hit) -> Verdict:
+    """Judge an assignment: group 1 is the name, groups 2 to 4 quoted values, group 5 a bare one.
+
+    A quoted value is replaced alone, so that JSON stays JSON; a bare assignment as a whole, as the design
+    document wants it (``My api_key=123`` becomes ``My [API_KEY]``).
+    """
+    for n in (2, 3, 4):
+        if hit.spans[n][0] >= 0:
+            return hit.spans[n] if _quoted(hit.group(n), hit.group(1)) else False
+    return _bare(hit)
+
+
+def _quoted(value: str, name: str) -> bool:
+    if dummy(value) or len(value) < 3 or value.lower() in _WORDS:
+        return False
+    if " " in value:
+        lower, upper, digits, other = classes(value)
+        words = value.split()
+        return len(words) < 4 and digits > 1 and other >= len(words)
+    if len(value) > 24 and repetitive(value):
+        return False
+    if _CODE.match(value) and not re.search(r"\d", value):
+        return value[0] not in "/@~." and "/" not in value and not re.match(r"[A-Z][A-Z_]{3,}$|[\w-]+\.[a-z]{2,4}\b", value)
+    if "://" in value or value.startswith("arn:"):
+        return False
+    return _not_its_name(value, name)
+
+
+def _bare(hit: Hit) -> Verdict:
+    name, value = hit.group(1), hit.group(5)
+    start, low = hit.start, hit.spans[5][0]
+    if hit.before[-1:] in (b"?", b"&"):
+        value = re.split("[&#]", value)[0]
+    value = value.rstrip(",;)]}>")
+    if "</" in value:
+        value = value.partition("</")[0]
+    value = value.rstrip(".") if not value.endswith("...") else value
+    if not value or (dummy(value) and not value.endswith("...")):
+        return False
+    glue = hit.text[hit.spans[1][1] : low]
+    tight = glue == b"="
+    named = glue[:1] in (b'"', b"'", b"`", b"\\")
+    lowered = value.lower()
+    if lowered in _WORDS or value[0] in "=>:,;/)|&!?" or not _not_its_name(value, name):
+        return False
+    if len(value) > 24 and repetitive(value):
+        return False
+    if not re.match("[spr]k_", value) and _CODE.match(hit.group(5)) and not _confirmed(value):
+        return False
+    lower, upper, digits, other = classes(value)
+    if not digits and not tight and re.fullmatch("[A-Za-z_.-]+", value) and not re.match("[spr]k_", value):
+        # A bare word after a colon: YAML's value if the line ends here, prose if it goes on.
+        if hit.after not in (b"", b"\n", b"\r") or b"\n" in glue or len(value) < 5 or glue[:1] not in (b":", b"="):
+            return False
+        line = hit.before.rpartition(b"\n")[2].strip(b" \t-")
+        if line or value[0].isupper():
+            return False
+    if digits == len(value) and (len(value) < 4 or not tight) and "pass" not in name.lower() and len(value) < 16:
+        return False
+    if digits == len(value) and re.search(r"(?i)tokens?$", name) and len(value) < 12:
+        return False
+    end = low + len(value.encode())
+    return (low, end) if named else (start, end)
+
+
+def _not_its_name(value: str, name: str) -> bool:
+    """Return False where the value only repeats its name: ``token=auth_token``, ``api_key=self.api_key``."""
+    plain = re.sub(r"[^a-z]", "", value.lower())
+    last = re.sub(r"[^a-z]", "", re.split(r"[.\s]", name.lower())[-1])
+    return not (last and plain.endswith(last) and len(plain) < len(last) + 12 and not re.search(r"\d", value))
+
+
+def _confirmed(value: str) -> bool:
+    """Tell whether something that looks like code is too random for a name."""
+    return bool(re.search(r"\d", value)) and "(" not in value and random_token(value)
+
+
+def random_token(value: str) -> bool:
+    """Tell whether ``value`` looks drawn by chance: its classes mixed, no words, no repetition."""
+    value = value.strip("=_-/+~")
+    size = len(value)
+    if size < 15 or UUID.fullmatch(value) or repetitive(value) or dummy(value):
+        return False
+    lower, upper, digits, other = classes(value)
+    if digits == 0:
+        return size >= 24 and lower > 4 and upper > 4 and other < 3 and entropy(value) > 4.0 and _switches(value) * 3 > size
+    if lower + upper == 0:
+        return False
+    if re.fullmatch("[0-9a-fA-F]+", value):
+        return size >= 16 and digits > 3 and lower + upper > 2 and entropy(value) > 2.8
+    if entropy(value) < 3.2:
+        return False
+    if other:
+        parts = re.split(r"[^A-Za-z0-9]+", value)
+        longest = max(parts, key=len)
+        if len(longest) < 10 and sum(bool(re.search(r"\d", p) and re.search("[A-Za-z]", p)) for p in parts) * 2 <= len(parts):
+            return False
+        if len(longest) >= 10 and longest.isalpha() and _switches(longest) * 4 < len(longest):
+            return False
+        if all(p.isalpha() or p.isdigit() for p in parts) and not (size > 30 and _switches(value) * 3 > size):
+            return False
+    return _switches(value) * 6 >= size
+
+
+def _switches(value: str) -> int:
+    """Return how often the class of character changes: words do it rarely, chance often."""
+    kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "o" for c in value]
+    return sum(a != b for a, b in zip(kinds, kinds[1:], strict=False))
