@@ -17,7 +17,11 @@ SUMS: Final = (
     "calls", "success", "refused", "error", "client_closed", "prompt", "completion", "cached", "cost", "duration",
     "tokens_completed", "hits", "misses",
 )  # fmt: skip
-_STATUS: Final = {"success": 1, "refused": 2, "error": 3, "client_closed": 4}
+#: By the call's end or by its metric status.
+_STATUS: Final = {
+    "success": 1, "completed": 1, "refused": 2, "error": 3, "upstream_error": 3, "fault": 3, "shutdown": 3,
+    "client_closed": 4, "client_gone": 4,
+}  # fmt: skip
 _ZERO: Final = [0] * len(SUMS)
 
 
@@ -40,15 +44,15 @@ class Ledger:
         row = self.rows.get(key)
         if row is None:
             row = self.rows[key] = _ZERO.copy()
-        status = record.status
+        status = _STATUS.get(record.status, 3)
         row[0] += 1
-        row[_STATUS.get(status, 3)] += 1
+        row[status] += 1
         row[5] += record.prompt
         row[6] += record.completion
         row[7] += record.cached
         row[8] += record.cost
         row[9] += record.duration
-        if status == "success":
+        if status == 1:
             row[10] += record.prompt + record.completion
         if record.cache:
             if record.cache == "miss":

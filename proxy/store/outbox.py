@@ -121,10 +121,12 @@ class Outbox:
                 await self._wake.wait()
                 await asyncio.sleep(GATHER)
             self._wake.clear()
-            entries, self._entries, self._entry_bytes = self._entries, [], 0
-            if entries:
+            if self._entries:
+                entries = self._entries.copy()
                 with contextlib.suppress(StoreUnavailable):
                     await self._keep(entries)
+                del self._entries[: len(entries)]
+                self._entry_bytes -= sum(len(value) for _, value, _ in entries)
             self._flying = self._batches()
             said = 0.0
             while self._flying:

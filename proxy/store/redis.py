@@ -7,6 +7,7 @@ that a batch whose answer was lost can be sent again and counts once.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,8 @@ class RedisStore(Store):
         self._settle = self._link.script("settle")
         self._beat = self._link.script("beat")
         self._outbox = Outbox(self._send, self._keep, self._log, Ledger(hash_user), keep_months)
+        # A team's epoch must never come back after its keys were lost, so each admission brings a new one.
+        self._epochs = itertools.count()
         self._bases: dict[str, str] = {}
         self._open: dict[str, int] = {}
         self._generations: dict[str, tuple[float, int]] = {}
@@ -208,7 +211,7 @@ class RedisStore(Store):
 
     async def _run(self, team: str, rows: list[Row], id: str, take: str) -> Any:
         base = self._base(team)
-        arguments = (base, self.owner, id, secrets.token_hex(8), orjson.dumps(rows), take)
+        arguments = (base, self.owner, id, f"{self.owner}-{next(self._epochs)}", orjson.dumps(rows), take)
         try:
             return await self._link.run(self._admit, base + "epoch", *arguments)
         except RedisError as error:

@@ -44,8 +44,20 @@ class RedisServer:
     def start(self) -> RedisServer:
         """Start and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            self.binary,
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(self.folder),
+        ]
+        self._process = subprocess.Popen(
+            [*command, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         for _ in range(200):
             try:
                 if self.ask("PING").startswith(b"+PONG"):
@@ -58,7 +70,9 @@ class RedisServer:
     def ask(self, *command: str) -> bytes:
         """Return the raw reply to one command, over a connection of its own."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as wire:
-            wire.sendall(b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%s\r\n" % (len(c.encode()), c.encode()) for c in command))
+            wire.sendall(
+                b"*%d\r\n" % len(command) + b"".join(b"$%d\r\n%s\r\n" % (len(c.encode()), c.encode()) for c in command)
+            )
             return wire.recv(1 << 20)
 
     def keys(self) -> set[str]:

@@ -1,0 +1,237 @@
+"""Requests, tokens and running calls per window, by team, user, key and feature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from policies._holds import Holds
+from policies._shape import every, plural, reset_in
+from policies.base import ApiError, Call, Claim, ClaimState, Kit, Policy, PolicyConfig
+from proxy.config.units import Duration
+
+By = Literal["team", "user", "key", "feature"]
+_TYPE: Final = {"rate": "requests", "tokens": "tokens", "slots": "concurrency"}
+_MAX_PLANS: Final = 10_000
+
+
+class Limit(PolicyConfig):
+    """One limit: any of requests and tokens ``per`` window, and calls at the same time."""
+
+    by: By = "user"
+    requests: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    per: Annotated[Duration, Field(gt=0, le=86_400)] = 60.0
+    concurrent: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Limit:
+        if self.requests is None and self.tokens is None and self.concurrent is None:
+            raise ValueError("a rate limit needs `requests`, `tokens` or `concurrent`")
+        return self
+
+
+class RateLimitConfig(PolicyConfig):
+    """Several ``limits``, or one limit's keys directly."""
+
+    limits: tuple[Limit, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        direct = {name: value[name] for name in Limit.model_fields if name in value}
+        rest = {name: setting for name, setting in value.items() if name not in direct}
+        if direct and value.get("limits"):
+            raise ValueError("write either `limits` or one limit's keys, not both")
+        if direct:
+            return {**rest, "limits": [direct]}
+        return value if value.get("limits") else {**rest, "limits": [{"requests": 100, "per": 60, "by": "user"}]}
+
+    @model_validator(mode="after")
+    def _distinct(self) -> RateLimitConfig:
+        seen = set()
+        for limit in self.limits:
+            for what in ("requests", "tokens", "concurrent"):
+                if getattr(limit, what) is not None:
+                    name = (limit.by, what, 0.0 if what == "concurrent" else limit.per)
+                    if name in seen:
+                        raise ValueError(f"two limits of {what} by {limit.by} with the same window; keep one of them")
+                    seen.add(name)
+        return self
+
+
+class Spec(NamedTuple):
+    """One counter of a caller: what is claimed from it. ``value`` of ``by`` is part of the key, unless it varies by call."""
+
+    kind: Literal["rate", "tokens", "slots"]
+    by: By
+    key: str
+    limit: int
+    window: float
+
+
+class RateLimit(Policy[RateLimitConfig]):
+    """Refuse calls above any of its limits with 429 and the true wait; every answer tells the tightest limit."""
+
+    Config = RateLimitConfig
+    after: ClassVar[tuple[str, ...]] = ("template",)
+    keeps_state: ClassVar[bool] = True
+
+    def __init__(self, config: RateLimitConfig, kit: Kit) -> None:
+        super().__init__(config, kit)
+        self._holds = Holds(kit)
+        self._plans: dict[tuple[str, str], tuple[Spec, ...]] = {}
+        self._watches_tokens = any(limit.tokens for limit in config.limits) or any(
+            one is not None and one.tokens
+            for team in kit.teams.values()
+            for one in (team.rate_limit, *(user.rate_limit for user in team.users.values()))
+        )
+
+    async def on_request(self, call: Call) -> None:
+        if self._watches_tokens:
+            for spec in self._plan(call.caller.team, call.caller.user):
+                if spec.kind == "tokens":
+                    await self._holds.exact(call, _key(spec, call.caller.key_id, call.feature), spec.limit)
+
+    def claims(self, call: Call) -> Sequence[Claim]:
+        caller = call.caller
+        team = caller.team
+        return [
+            Claim(
+                spec.kind,
+                team,
+                _key(spec, caller.key_id, call.feature),
+                1 if spec.kind != "tokens" else self._holds.total(call),
+                spec.limit,
+                spec.window,
+                note=spec,
+            )
+            for spec in self._plan(team, caller.user)
+        ]
+
+    def admitted(self, call: Call, claims: Sequence[Claim], states: Sequence[ClaimState]) -> None:
+        wait = 0.0
+        tightest: dict[str, tuple[int, float, int]] = {}
+        for claim, state in zip(claims, states, strict=True):
+            if state.refused and state.wait > wait:
+                wait = state.wait
+            kind = claim.kind
+            if kind == "slots":
+                continue
+            if kind == "tokens":
+                self._holds.saw(claim.team, claim.key, state.remaining)
+            found = tightest.get(kind)
+            # The less is left the tighter; of equals the one that takes longer to be whole again.
+            if found is None or (state.remaining, -state.reset) < (found[0], -found[1]):
+                tightest[kind] = (state.remaining, state.reset, claim.limit or 0)
+        if wait:
+            call.notes[self.name] = wait
+        if not self.enforce:
+            return
+        headers = call.headers
+        for found_kind, (remaining, reset, limit) in tightest.items():
+            what = _TYPE[found_kind]
+            headers.append((f"x-ratelimit-limit-{what}", str(limit)))
+            headers.append((f"x-ratelimit-remaining-{what}", str(remaining)))
+            headers.append((f"x-ratelimit-reset-{what}", reset_in(reset)))
+
+    def refusal(self, call: Call, claim: Claim, state: ClaimState) -> ApiError:
+        spec: Spec = claim.note
+        whose = {"team": "your team", "user": "this user", "key": "this key", "feature": "this feature"}[spec.by]
+        if claim.kind == "slots":
+            return ApiError(
+                "rate_limit_exceeded",
+                f"The limit of {plural(spec.limit, 'call')} at the same time for {whose} is reached; "
+                "send the request again when one has ended.",
+                type="concurrency",
+                retry_after=max(state.wait, call.notes.get(self.name, 0.0)),
+            )
+        what = "request" if claim.kind == "rate" else "token"
+        rule = f"{plural(spec.limit, what)} per {every(spec.window)} for {whose}"
+        if claim.amount > spec.limit:
+            return ApiError(
+                "rate_limit_exceeded",
+                f"This request may take {claim.amount:,} tokens, more than the limit of {rule}; "
+                "lower max_completion_tokens or shorten the prompt.",
+                type="tokens",
+                headers=(("x-should-retry", "false"),),
+                retry_after=state.wait,
+            )
+        # Of several limits that refuse, the longest wait is the true one.
+        wait = max(state.wait, call.notes.get(self.name, 0.0))
+        return ApiError(
+            "rate_limit_exceeded",
+            f"The rate limit of {rule} is reached; try again in {reset_in(wait)}.",
+            type=_TYPE[claim.kind],
+            retry_after=wait,
+        )
+
+    def report(self, team: str, user: str, key_id: str) -> list[Claim]:
+        """Return claims of nothing on every limit of a caller, for the usage reports."""
+        return [
+            Claim(spec.kind, team, _key(spec, key_id, ""), 0, spec.limit, spec.window, note=spec)
+            for spec in self._plan(team, user)
+            if spec.by != "feature"
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "limits": [limit.model_dump(mode="json", exclude_none=True) for limit in self.config.limits],
+            "teams": {
+                name: team.rate_limit.model_dump(mode="json", exclude_none=True)
+                for name, team in self.kit.teams.items()
+                if team.rate_limit is not None
+            },
+        }
+
+    # --- whose limits -----------------------------------------------------------------------------------
+    def _plan(self, team: str, user: str) -> tuple[Spec, ...]:
+        plan = self._plans.get((team, user))
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[team, user] = tuple(self._specs(team, user))
+        return plan
+
+    def _specs(self, team: str, user: str) -> list[Spec]:
+        teams = self.kit.teams
+        settings = teams.get(team) or teams.get("default")
+        own: dict[str, Any] = {}
+        if settings is not None:
+            if settings.rate_limit is not None:
+                own["team"] = settings.rate_limit
+            of_user = settings.users.get(user)
+            if of_user is not None and of_user.rate_limit is not None:
+                own["user"] = of_user.rate_limit
+        specs: list[Spec] = []
+        for limit in self.config.limits:
+            if limit.by not in own:
+                specs += _specs_of(limit, limit.by, user)
+        for by, limit in own.items():
+            specs += _specs_of(limit, by, user)  # type: ignore[arg-type]
+        return specs
+
+
+def _specs_of(limit: Any, by: By, user: str) -> list[Spec]:
+    # The value stands last: whatever a user is called, it cannot end in another counter.
+    whose = f":{user}" if by == "user" else ""
+    specs = []
+    if limit.requests is not None:
+        specs.append(Spec("rate", by, f"{by}:{limit.per:g}{whose}", limit.requests, limit.per))
+    if limit.tokens is not None:
+        specs.append(Spec("tokens", by, f"{by}:{limit.per:g}{whose}", limit.tokens, limit.per))
+    if limit.concurrent is not None:
+        specs.append(Spec("slots", by, f"{by}{whose}", limit.concurrent, 0.0))
+    return specs
+
+
+def _key(spec: Spec, key_id: str, feature: str) -> str:
+    if spec.by == "key":
+        return f"{spec.key}:{key_id}"
+    if spec.by == "feature":
+        return f"{spec.key}:{feature or 'other'}"
+    return spec.key
