@@ -53,7 +53,8 @@ _OLD: Final = _2_5._replace(thinking="none", fetches=False, validated=False)
 _TABLE: Final[tuple[tuple[str, Capabilities], ...]] = (
     ("gemini-1*", _OLD),
     ("gemini-2.0*", _OLD),
-    ("gemini-pro*", _OLD),
+    ("gemini-pro", _OLD),
+    ("gemini-pro-vision", _OLD),
     ("gemini-2.5-pro*", _2_5._replace(budget=32_768, off=False)),
     ("gemini-2*", _2_5),
     ("gemini-3-pro*", _SETTLED._replace(levels=("LOW", "HIGH"))),
