@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from policies import registry as policies
 from policies.base import Policy
 from proxy.config import plugins
-from proxy.config.auth import AuthSettings
+from proxy.config.auth import AuthSettings, KeySettings
 from proxy.config.document import Document
 from proxy.config.expand import Expander, Unset
 from proxy.config.model import (
@@ -133,6 +133,13 @@ class Builder:
             return tuple(value for value in found if value is not None)
         if key == "store" and isinstance(raw, str | Unset):
             raw = {"url": raw}
+        if key == "auth" and type(raw) is dict and type(raw.get("keys")) is list:
+            # Key by key, so that one mistake hides no other.
+            keys = [self.validator.validate(KeySettings, item, (key, "keys", i)) for i, item in enumerate(raw["keys"])]
+            found = [item for item in keys if item is not None]
+            raw = {**raw, "keys": found} if found or not keys else {k: v for k, v in raw.items() if k != "keys"}
+            if keys and not found:
+                return None
         return self.validator.validate(annotation, raw, path)
 
     def _entries(self, annotation: Any, raw: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -192,15 +199,17 @@ class Builder:
                     "such as `kind: openai` for a server that speaks OpenAI's API"  # fmt: skip
             self.document.add(place, message, error.suggestion)
             return None
+        tried = "api_key" in raw
+        before = len(self.document.problems)
         raw, absent, reason = self._key(raw, path)
         settings = self.validator.validate(cls.Settings, raw, path, absent=absent)
         if settings is None:
             settings = ProviderSettings()
-            if not absent:
-                return ProviderEntry(name, str(kind), cls, settings, line=self.document.line(path))
         self._collect(*settings.api_key)
         self._printable(settings, path)
-        if not absent and not settings.api_key and cls.needs_key and not settings.base_url:
+        wanting = cls.needs_key and not (absent or tried or settings.api_key or settings.base_url)
+        # A mistake in the entry may be the mistyped key itself.
+        if wanting and len(self.document.problems) == before:
             self.document.add(path, "this provider needs an `api_key`, such as "
                               f"`${{{name.upper().replace('-', '_').replace('.', '_')}_API_KEY}}`")  # fmt: skip
         return ProviderEntry(name, str(kind), cls, settings, absent, self.document.line(path), reason)
@@ -209,6 +218,8 @@ class Builder:
         """Return the entry without unset keys, whether that leaves none, and why."""
         if "api_key" not in raw:
             return raw, False, ""
+        if any(path == broken[:2] and broken[2:3] == ("api_key",) for broken in self.expander.broken):
+            return {key: item for key, item in raw.items() if key != "api_key"}, False, ""
         value = raw["api_key"]
         keys = value if type(value) is list else [value]
         kept = [key for key in keys if not isinstance(key, Unset) and key not in (None, "")]

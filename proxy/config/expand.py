@@ -38,6 +38,12 @@ class Unset:
         self.empty = empty
         """The file says itself that nothing may stand there: ``${NAME:-}``."""
 
+    def sentence(self) -> str:
+        """Return what to do about it where a value is needed."""
+        return (
+            self.reason if self.suggestion else f"{self.reason}; set it, or give a default as in `${{NAME:-default}}`"
+        )
+
 
 class _Broken(Exception):
     """An expansion that cannot be made; the message says why."""
@@ -102,8 +108,7 @@ class Expander:
                         position = inner.end()
                         continue
                     self.broken.add(path)
-                    self.document.add(path, f"{found.reason}; set it, or give a default as in `${{NAME:-default}}`",
-                                      found.suggestion)  # fmt: skip
+                    self.document.add(path, found.sentence(), found.suggestion)
                     return ""
                 pieces.append(found)
                 position = inner.end()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, Field
 
-from proxy.config.problem import did_you_mean
 from proxy.providers.base import Strict
 
 
@@ -29,21 +28,12 @@ class ParameterSettings(Strict):
     parallel_tool_calls: bool | None = None
 
 
-def _check(value: dict[str, Any]) -> dict[str, Any]:
-    for name in value:
-        if name not in ParameterSettings.model_fields:
-            near = did_you_mean(name, ParameterSettings.model_fields)
-            hint = f"; did you mean `{near}`?" if near else ""
-            raise ValueError(f"`{name}` is not a parameter that can be set here{hint}")
-    try:
-        ParameterSettings.model_validate(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise ValueError(f"`{first['loc'][0]}`: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    return value
+def _plain(settings: ParameterSettings) -> dict[str, Any]:
+    return settings.model_dump(exclude_unset=True)
 
 
-Parameters = Annotated[
-    dict[str, Any], AfterValidator(_check), WithJsonSchema(ParameterSettings.model_json_schema(), mode="validation")
-]
-"""A plain dict, checked."""
+if TYPE_CHECKING:
+    Parameters = dict[str, Any]
+else:
+    Parameters = Annotated[ParameterSettings, AfterValidator(_plain)]
+    """A plain dict, checked: the hot path reads no models."""

@@ -76,6 +76,10 @@ def schema() -> dict[str, Any]:
     for name, cls in policy_classes.items():
         ref_name = str(refs[cls.Config, "validation"]["$ref"]).rsplit("/", 1)[1]
         defs[settings[name]] = _policy(cls, defs[ref_name])
+    if "rate_limit" in settings:
+        # One limit's keys may stand there directly, in place of a list of limits.
+        item = str(defs[settings["rate_limit"]]["properties"]["limits"]["items"]["$ref"]).rsplit("/", 1)[1]
+        defs[settings["rate_limit"]]["properties"].update(defs[item]["properties"])
     properties["policies"] = _policies(settings)
     for path, message in LATER.items():
         if len(path) == 1:

@@ -30,14 +30,26 @@ def models(annotation: Any) -> list[type[BaseModel]]:
     return [arm for arm in arms(annotation) if isinstance(arm, type) and issubclass(arm, BaseModel)]
 
 
+def direct(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the keys of the models that ``model`` lists: some policies take one item's keys directly."""
+    return {
+        key: info
+        for listed in model.model_fields.values()
+        for arm in arms(listed.annotation)
+        if get_origin(arm) in (list, tuple)
+        for item in models(get_args(arm)[0])
+        for key, info in fields(item).items()
+    }
+
+
 def child(annotation: Any, step: str | int) -> Any:
     """Return the annotation of one key or list item, None where it is unknown."""
-    found = []
+    found: list[Any] = []
     for arm in arms(annotation):
         if isinstance(arm, type) and issubclass(arm, BaseModel):
             info = fields(arm).get(str(step))
-            if info is not None:
-                found.append(info.annotation)
+            candidates = [info] if info is not None else [direct(arm).get(str(step))]
+            found.extend(candidate.annotation for candidate in candidates if candidate is not None)
             continue
         origin, arguments = get_origin(arm), get_args(arm)
         if not isinstance(origin, type) or not arguments:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
@@ -19,6 +20,9 @@ _STRUCTURE: Final = frozenset(
     ("model_type", "dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "none_required",
      "model_attributes_type", "dataclass_type", "mapping_type")
 )  # fmt: skip
+_CLASS: Final = re.compile(r"\^\[A-Za-z0-9(.*)\]\{\d,(\d+)\}\$")
+_DIGIT: Final = r"\d"
+_SHAPE: Final = re.compile(r"\^((?:\\d|[-/.])+)\$")
 _KINDS: Final = {
     "string": "a text", "int": "a whole number", "float": "a number", "bool": "true or false",
     "list": "a list", "tuple": "a list", "set": "a list", "frozen_set": "a list", "dict": "keys with values",
@@ -38,23 +42,33 @@ class Validator:
     def validate(
         self, annotation: Any, raw: Any, path: Path, *, extra_keys: Iterable[str] = (), absent: bool = False
     ) -> Any:
-        """Return ``raw`` as ``annotation`` wants it, None after mistakes.
+        """Return ``raw`` as ``annotation`` wants it; after mistakes without the keys that are wrong, or None.
 
         ``extra_keys`` are known to the caller and only suggested. ``absent``: the part will not be used, so
         that what is missing in it is no mistake.
         """
-        before = len(self.document.problems)
         raw = self._settle(annotation, raw, path, absent)
+        adapter = TypeAdapter(annotation)
         try:
-            value = TypeAdapter(annotation).validate_python(raw)
+            value = adapter.validate_python(raw)
         except ValidationError as error:
-            for place, message, suggestion in self._sentences(error, annotation, raw, tuple(extra_keys)):
-                if absent and place == ():
-                    continue
-                self._note((*path, *place), message, suggestion)
-            return None
+            wrong = self._sentences(error, annotation, raw, tuple(extra_keys))
+            for place, message, suggestion in wrong:
+                if not (absent and place == ()):
+                    self._note((*path, *place), message, suggestion)
+            return self._rest(adapter, raw, {place[0] for place, _, _ in wrong if place})
         self._booleans(value, raw, path)
-        return value if len(self.document.problems) == before else None
+        return value
+
+    @staticmethod
+    def _rest(adapter: TypeAdapter[Any], raw: Any, wrong: set[str | int]) -> Any:
+        """Return what can be made of the keys that are right, so that checks across sections go on."""
+        if type(raw) is not dict or not wrong:
+            return None
+        try:
+            return adapter.validate_python({key: value for key, value in raw.items() if key not in wrong})
+        except ValidationError:
+            return None
 
     # --- expansions without a value -----------------------------------------------------------------
 
@@ -105,7 +119,7 @@ class Validator:
             self.document.add(path, message, suggestion)
 
     def _unset(self, value: Unset, path: Path) -> None:
-        self._note(path, f"{value.reason}; set it, or give a default as in `${{NAME:-default}}`", value.suggestion)
+        self._note(path, value.sentence(), value.suggestion)
 
     # --- booleans ---------------------------------------------------------------------------------------
 
@@ -159,7 +173,7 @@ class Validator:
             known = _known_keys(annotation, place[:-1])
             if len(place) == 1:
                 known = [*known, *extra]
-            near = did_you_mean(str(place[-1]), known)
+            near = did_you_mean(str(place[-1]), [*known, *_listed_keys(annotation, place[:-1])])
             others = "" if near or not known else f"; known here: {listed(sorted(known), 'and')}"
             return f"unknown key{others}", near
         if kind == "missing":
@@ -173,7 +187,8 @@ class Validator:
         got = self._got(raw, place)
         value = _at(raw, place)
         if kind in ("bool_type", "bool_parsing"):
-            return _not_boolean(value if got else None), None
+            sentence = _not_boolean(value if got else None)
+            return sentence if "write" in sentence else f"{sentence}{got}", None
         if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
             return f'this must be a text; quote it: "{value}"', None
         wanted = list(dict.fromkeys(_KINDS[k] for other in items if (k := _kind(other["type"])) in _KINDS))
@@ -188,7 +203,7 @@ class Validator:
             }[kind]  # fmt: skip
             return f"this must be {sign} {_number(context.get(bound))}{got}", None
         if kind == "string_pattern_mismatch":
-            return f"this may only look like `{context.get('pattern')}`{got}", None
+            return f"{_pattern(str(context.get('pattern')))}{got}", None
         if kind == "string_too_short" and context.get("min_length") == 1:
             return "this must not be empty", None
         if kind == "too_short":
@@ -240,12 +255,26 @@ def _known_keys(annotation: Any, place: Path) -> list[str]:
     return [key for model in shape.models(annotation) for key in shape.fields(model)]
 
 
-def _options(annotation: Any, place: Path) -> list[str]:
-    from typing import Literal, get_args, get_origin
+def _listed_keys(annotation: Any, place: Path) -> list[str]:
+    for step in place:
+        annotation = shape.child(annotation, step)
+    return [key for model in shape.models(annotation) for key in shape.direct(model)]
 
+
+def _options(annotation: Any, place: Path) -> list[str]:
     for step in place:
         annotation = shape.child(annotation, step)
     return [str(o) for arm in shape.arms(annotation) if get_origin(arm) is Literal for o in get_args(arm)]
+
+
+def _pattern(pattern: str) -> str:
+    """Return what a pattern asks for, in words for a plain class of characters."""
+    if match := _CLASS.fullmatch(pattern):
+        signs = match[1].replace("\\", "")
+        return f"this takes letters, digits and `{signs}`, at most {match[2]} characters"
+    if match := _SHAPE.fullmatch(pattern):
+        return f"this must look like {match[1].replace(_DIGIT, '0')}"
+    return f"this must match `{pattern}`"
 
 
 def _kind(error: str) -> str:

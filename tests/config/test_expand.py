@@ -86,7 +86,9 @@ def test_a_wrong_type_from_a_variable_is_refused_without_its_value() -> None:
 
 def test_unset_optional_texts_are_left_out() -> None:
     """An optional text whose variable is unset or empty counts as not there."""
-    text = "default_provider: openai\nproviders:\n  openai: {api_key: k-123456, organization_id: '${ORG}', model: '${M}'}"
+    text = (
+        "default_provider: openai\nproviders:\n  openai: {api_key: k-123456, organization_id: '${ORG}', model: '${M}'}"
+    )
     for environ in ({}, {"ORG": "", "M": " "}):
         settings = load_text(text, environ).providers["openai"].settings
         assert settings.model is None

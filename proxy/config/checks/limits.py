@@ -17,20 +17,40 @@ def check(scope: Scope) -> None:
         settings: Any = entry.config
         hold = getattr(settings, "default_max_tokens", 0) or 0
         tokens = getattr(settings, "tokens", None)
-        if tokens is not None and hold > tokens:
-            scope.bad(
-                (*path, "default_max_tokens" if _given(settings, "default_max_tokens") else "tokens"),
+        if tokens and hold > tokens:
+            message = (
                 f"a call without max_tokens holds {hold:,} tokens (`default_max_tokens`), more than the whole quota of "
-                f"{tokens:,}; lower the one or raise the other",
+                f"{tokens:,}; lower the one or raise the other"
             )
+            if _given(settings, "default_max_tokens"):
+                scope.bad((*path, "default_max_tokens"), message)
+            else:
+                scope.warn((*path, "tokens"), message)
         for name, team in scope.config.teams.items():
             if team.token_quota and hold > team.token_quota:
-                scope.bad(
+                scope.warn(
                     ("teams", name, "token_quota"),
                     f"a call without max_tokens holds {hold:,} tokens (`quota.default_max_tokens`), more than this whole "
-                    "quota; raise it",
+                    "quota",
                 )
     _rates(scope, hold)
+    _budget(scope)
+
+
+def _budget(scope: Scope) -> None:
+    found = scope.policy("budget")
+    if found is None:
+        return
+    path, entry = found
+    settings: Any = entry.config
+    if getattr(settings, "usd", 0) is None and not any(team.budget_usd for team in scope.config.teams.values()):
+        scope.bad(path, "there is no budget to keep to; set `usd` here, or `budget_usd` for a team")
+    throttle, stop = getattr(settings, "throttle", None), getattr(settings, "hard_stop", None)
+    if throttle is not None and stop is not None and _given(settings, "throttle") and stop <= throttle.at:
+        scope.bad(
+            (*path, "throttle"),
+            f"`hard_stop` ends all calls at {stop:g} %, before the throttle of {throttle.at:g} % begins; lower `at`",
+        )
 
 
 def _given(settings: Any, key: str) -> bool:
@@ -61,8 +81,8 @@ def _rates(scope: Scope, hold: int) -> None:
 def _rate(scope: Scope, limit: Any, path: Path, hold: int) -> None:
     tokens = getattr(limit, "tokens", None)
     if tokens and hold > tokens:
-        scope.bad(
+        scope.warn(
             path,
             f"a call without max_tokens takes {hold:,} tokens (`quota.default_max_tokens`), more than this limit of "
-            f"{tokens:,} ever allows; raise it",
+            f"{tokens:,} ever allows",
         )

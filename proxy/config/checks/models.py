@@ -65,6 +65,9 @@ def _provider_of(scope: Scope, name: str, path: Path) -> str:
         if name in scope.names("models"):
             scope.bad(path, f"`{name}` is an alias itself; a target is `provider/model`")
             return ""
+        if name in providers:
+            scope.bad(path, f"`{name}` is a provider; write `{name}/` and the name of one of its models")
+            return ""
         default = scope.config.default_provider
         if default not in providers:
             default = providers[0] if providers else "openai"
@@ -72,6 +75,7 @@ def _provider_of(scope: Scope, name: str, path: Path) -> str:
         return ""
     if head not in providers:
         near = did_you_mean(head, providers)
-        scope.document.add(path, f"there is no provider `{head}`", near and f"{near}/{model}")
+        advice = "" if near else "; add it under `providers:`"
+        scope.document.add(path, f"there is no provider `{head}`{advice}", near and f"{near}/{model}")
         return ""
     return head

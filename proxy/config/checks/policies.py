@@ -57,7 +57,10 @@ def _names(scope: Scope) -> None:
                 known_team(scope, team, (*path, "features", name, "teams", i))
     if (found := scope.policy("allowlist")) is not None:
         path, entry = found
-        for i, glob in enumerate(getattr(entry.config, "models", ())):
+        globs = getattr(entry.config, "models", ())
+        if not globs and not any(team.allowed_models for team in scope.config.teams.values()):
+            scope.bad(path, "this list lets no model pass; give `models`, such as `models: [gpt-4o*]`")
+        for i, glob in enumerate(globs):
             check_glob(scope, glob, (*path, "models", i))
 
 

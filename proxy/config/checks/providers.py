@@ -60,7 +60,8 @@ def _default(scope: Scope) -> None:
         if name not in configured:
             scope.bad(path, f"there is no provider `{name}`", name, configured)
     elif entry.absent:
-        scope.bad(path, f"the provider `{name}` is absent: {entry.reason}")
+        line = f" (line {entry.line})" if entry.line else ""
+        scope.bad(path, f"the provider `{name}`{line} is absent: {entry.reason}")
 
 
 def _addresses(scope: Scope, entry: ProviderEntry, path: Path) -> None:

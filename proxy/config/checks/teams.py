@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+
 from proxy.config.checks.scope import Scope
 from proxy.config.globs import complaint, near_miss, unknown_provider
 from proxy.config.problem import Path, did_you_mean
@@ -21,35 +23,19 @@ def check(scope: Scope) -> None:
     policies = {name for _, name in scope.listed()}
     for name, team in scope.config.teams.items():
         path: Path = ("teams", name)
-        for key in team.model_fields_set & POLICY.keys():
-            _needs(scope, (*path, key), POLICY[key], policies)
-        if team.rate_limit is not None:
-            _replaces(scope, (*path, "rate_limit"), "team", policies)
+        _needed(scope, team, path, policies)
         for i, glob in enumerate(team.allowed_models or ()):
             check_glob(scope, glob, (*path, "allowed_models", i))
         for user, settings in team.users.items():
-            place: Path = (*path, "users", user)
-            for key in settings.model_fields_set & POLICY.keys():
-                _needs(scope, (*place, key), POLICY[key], policies)
-            if settings.rate_limit is not None:
-                _replaces(scope, (*place, "rate_limit"), "user", policies)
+            _needed(scope, settings, (*path, "users", user), policies)
     for i, key_settings in enumerate(scope.config.auth.keys if scope.config.auth else ()):
         known_team(scope, key_settings.team, ("auth", "keys", i, "team"))
 
 
-def _needs(scope: Scope, path: Path, policy: str, policies: set[str]) -> None:
-    if policy not in policies:
-        scope.bad(path, f"nothing honours this: the policy `{policy}` is not listed under `policies:`")
-
-
-def _replaces(scope: Scope, path: Path, level: str, policies: set[str]) -> None:
-    """Refuse a rate limit that would replace none."""
-    found = scope.policy("rate_limit")
-    if found is None:
-        return
-    limits = getattr(found[1].config, "limits", ())
-    if limits and not any(getattr(limit, "by", None) == level for limit in limits):
-        scope.bad(path, f"this replaces the limit that is `by: {level}`, and `rate_limit` lists none; add one there")
+def _needed(scope: Scope, settings: BaseModel, path: Path, policies: set[str]) -> None:
+    for key, policy in POLICY.items():
+        if key in settings.model_fields_set and policy not in policies:
+            scope.bad((*path, key), f"this needs the policy `{policy}`, which is not listed under `policies:`")
 
 
 def check_glob(scope: Scope, glob: str, path: Path) -> None:

@@ -34,7 +34,7 @@ def check(scope: Scope) -> None:
             REQUESTS[endpoint](test.request)
         except ApiError as error:
             if expect.refused != error.code:
-                scope.bad((*path, "request"), f"this is no request: {error.message}")
+                scope.bad((*path, "request"), f"this is no request: {error.message.rstrip('.')}")
 
 
 def endpoint_of(request: dict[str, object]) -> str:
