@@ -84,7 +84,9 @@ class Stub:
         if path in ("/stream", "/hang", "/endless", "/cut"):
             await self._stream(path, wire, body)
             return
-        wire.reply(200, HEADERS, orjson.dumps({"path": path, "size": len(body), "query": scope["query_string"].decode()}))
+        wire.reply(
+            200, HEADERS, orjson.dumps({"path": path, "size": len(body), "query": scope["query_string"].decode()})
+        )
 
     async def _stream(self, path: str, wire: Wire, body: bytes) -> None:
         task = asyncio.current_task()
@@ -92,7 +94,10 @@ class Stub:
         call = StubCall(task)
         self.calls.append(call)
         wire.call = call  # type: ignore[assignment]
-        told = orjson.loads(body or b"{}")
+        try:
+            told = orjson.loads(body or b"{}")
+        except ValueError:
+            raise ApiError("invalid_request", "The stub takes JSON.") from None
         try:
             if path == "/hang":
                 await asyncio.sleep(told.get("seconds", 60))

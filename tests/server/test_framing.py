@@ -196,7 +196,9 @@ async def test_http_1_0_is_answered_and_closed() -> None:
 @on_uvloop
 async def test_a_request_may_arrive_byte_by_byte() -> None:
     """Any cut of the bytes gives the same requests, head and body, counted or chunked."""
-    wire = request("/echo?a", b"hello") + POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + GET + b"\r\n"
+    wire = (
+        request("/echo?a", b"hello") + POST + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + GET + b"\r\n"
+    )
     async with serving() as site, await site.raw() as client:
         for at in range(len(wire)):
             client.writer.write(wire[at : at + 1])

@@ -69,8 +69,12 @@ def test_remembering_changes_nothing(data: st.DataObject) -> None:
         raw = bytearray(data.draw(st.sampled_from([PLAIN % b"1024", PLAIN % b"9", *HEADS_OF])))
         for _ in range(data.draw(st.integers(0, 2))):
             near = raw.find(b"Content-Length")
-            at = data.draw(st.integers(max(0, near), min(len(raw), near + 24)) if near >= 0 else st.integers(0, len(raw)))
+            at = data.draw(
+                st.integers(max(0, near), min(len(raw), near + 24)) if near >= 0 else st.integers(0, len(raw))
+            )
             raw[at : at + data.draw(st.integers(0, 2))] = data.draw(
-                st.sampled_from([b"", b"0", b"00", b"5", b"+", b"-", b" ", b"\t", b",", b"\r\n", b"x", b"_", b"\xb2", b"9" * 16])
+                st.sampled_from(
+                    [b"", b"0", b"00", b"5", b"+", b"-", b" ", b"\t", b",", b"\r\n", b"x", b"_", b"\xb2", b"9" * 16]
+                )
             )
         assert meaning(parser, bytes(raw)) == meaning(HeadParser({"client": None}), bytes(raw))
