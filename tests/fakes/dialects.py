@@ -28,6 +28,7 @@ class Event:
     data: bytes
     tokens: int = 0
     mark: str = ""
+    text: str = ""
 
 
 @dataclass(slots=True)
@@ -205,7 +206,7 @@ class OpenAI:
             name = "refusal" if b.refusal else "content"
             for text, tokens in ask.pieces():
                 for i in range(ask.n):
-                    yield Event(self._frame(ask, [self._delta(i, {name: text}, None)], every), tokens, "chunk" if i == ask.n - 1 else "part")
+                    yield Event(self._frame(ask, [self._delta(i, {name: text}, None)], every), tokens, "chunk" if i == ask.n - 1 else "part", text)
         final = self.usage(ask) if b.usage == "finish" else ...
         yield Event(self._frame(ask, [self._delta(i, {}, finish) for i in range(ask.n)], final), 0, "finish")
         if (ask.include_usage or b.usage == "always") and b.usage not in ("absent", "finish", "early"):
@@ -335,7 +336,7 @@ class Anthropic:
             yield Event(self._frame("content_block_start", index=0, content_block={"type": "text", "text": ""}), 0, "part")
             yield Event(self._frame("ping"), 0, "part")
             for text, tokens in ask.pieces():
-                yield Event(self._frame("content_block_delta", index=0, delta={"type": "text_delta", "text": text}), tokens, "chunk")
+                yield Event(self._frame("content_block_delta", index=0, delta={"type": "text_delta", "text": text}), tokens, "chunk", text)
             yield Event(self._frame("content_block_stop", index=0), 0, "part")
         stop = {"stop_reason": self._stop(ask), "stop_sequence": None}
         yield Event(self._frame("message_delta", delta=stop, usage=self._usage(ask)), 0, "finish")
@@ -415,7 +416,7 @@ class Gemini:
             yield Event(self._frame(self._body(ask, tools, None, False)), ask.completion_tokens, "chunk")
         else:
             for text, tokens in ask.pieces():
-                yield Event(self._frame(self._body(ask, [{"text": text}], None, False)), tokens, "chunk")
+                yield Event(self._frame(self._body(ask, [{"text": text}], None, False)), tokens, "chunk", text)
         yield Event(self._frame(self._body(ask, [{"text": ""}], self._finish(ask), True)), 0, "finish")
 
     @staticmethod

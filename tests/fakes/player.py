@@ -190,7 +190,10 @@ class Player:
         record = self.record
         if event.mark == "chunk":
             record.chunks += 1
+        record.reached = event.mark
         record.tokens += event.tokens
+        record.chars += len(event.text)
+        record.wide += len(event.text.encode())
         if self.ask.usage is not None:
             record.usage = self.ask.usage
 
@@ -258,6 +261,7 @@ class Player:
         room = self.cut_byte - self.record.sent
         if self.cut_byte >= 0 and len(payload) >= room:
             await self._pieces(payload[:room])
+            self.record.missing = len(payload) - room
             await self.wire.cut(self.cut_kind)
         await self._pieces(payload)
 
@@ -338,6 +342,8 @@ class Player:
                     await self._raw(tiny * 100)
                     self.record.chunks += 100
                     self.record.tokens += 100
+                    self.record.chars += 100
+                    self.record.wide += 100
                 for event in self.dialect.events(self.ask):
                     if event.mark in ("finish", "usage", "done"):
                         await self._raw(event.data)

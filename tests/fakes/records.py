@@ -46,6 +46,13 @@ class Record:
     sent: int = 0
     chunks: int = 0
     tokens: int = 0
+    chars: int = 0
+    """Characters of text written in events that were written whole, and their bytes in UTF-8."""
+    wide: int = 0
+    reached: str = ""
+    """The last station of the stream that was written whole: role, part, chunk, finish, usage, done."""
+    missing: int = 0
+    """Bytes of the event that a cut left unwritten."""
     usage: tuple[int, int] | None = None
     end: str = ""
     problem: str = ""

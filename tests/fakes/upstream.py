@@ -52,7 +52,7 @@ class FakeServer:
     # --- what connections ask ---------------------------------------------------------------------
     def next_id(self) -> str:
         self._n += 1
-        return f"up_{self._n}"
+        return f"up_{self._n:08d}"
 
     def accepted(self, listener: str) -> Socket:
         found = Socket(len(self.sockets), listener, time.monotonic())

@@ -1,0 +1,1 @@
+"""Faults, load and hostile timing against a real process; every test ends with the ledger check."""
