@@ -127,16 +127,26 @@ def assistant_blocks(turn: Turn, names: NameMap, ids: dict[str, str], *, thinkin
     return blocks
 
 
+def echoed_thoughts(message: dict[str, Any]) -> list[Block]:
+    """Return the thinking blocks of ours that an assistant message brings back; others' are not signed."""
+    blocks = message.get("thinking_blocks")
+    return [
+        block
+        for block in (blocks if isinstance(blocks, list) else ())
+        if isinstance(block, dict)
+        and (
+            (block.get("type") == "thinking" and isinstance(block.get("signature"), str) and block["signature"])
+            or (block.get("type") == "redacted_thinking" and isinstance(block.get("data"), str))
+        )
+    ]
+
+
 def _thoughts(message: dict[str, Any]) -> list[tuple[int, Block]]:
     found = []
-    for block in message.get("thinking_blocks") or ():
-        if not isinstance(block, dict):
-            continue
-        signed = block.get("type") == "thinking" and isinstance(block.get("signature"), str) and block["signature"]
-        if signed or (block.get("type") == "redacted_thinking" and isinstance(block.get("data"), str)):
-            position = block.get("x_llm_after_calls")
-            verbatim = {name: value for name, value in block.items() if name != "x_llm_after_calls"}
-            found.append((position if type(position) is int else 0, verbatim))
+    for block in echoed_thoughts(message):
+        position = block.get("x_llm_after_calls")
+        verbatim = {name: value for name, value in block.items() if name != "x_llm_after_calls"}
+        found.append((position if type(position) is int and position > 0 else 0, verbatim))
     return found
 
 

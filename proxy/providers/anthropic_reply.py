@@ -88,6 +88,18 @@ def whole(body: bytes, memo: Memo, created: int, vendor: str) -> Chunk:
         if isinstance(data, dict) and data.get("error"):
             raise error_of(None, data["error"], vendor)
         raise garbage(vendor, f"answered with something that is no message: {snippet(body) or 'an empty body'}")
+    try:
+        return _completion(data, memo, created)
+    except (TypeError, AttributeError, ValueError):
+        raise garbage(vendor, f"answered with a message that makes no sense: {snippet(body)}") from None
+
+
+def named(value: Any, default: str) -> str:
+    """Return a name that the vendor gave, else ``default``."""
+    return value if isinstance(value, str) and value else default
+
+
+def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
     text: list[str] = []
     reasoning: list[str] = []
     thoughts: list[dict[str, Any]] = []
@@ -124,10 +136,10 @@ def whole(body: bytes, memo: Memo, created: int, vendor: str) -> Chunk:
     if native == "refusal":
         message["refusal"] = refusal(data) or message["content"] or None
     completion = {
-        "id": data.get("id") or "msg_0",
+        "id": named(data.get("id"), "msg_0"),
         "object": "chat.completion",
         "created": created,
-        "model": data.get("model") or memo.model,
+        "model": named(data.get("model"), memo.model),
         "choices": [choice],
     }
     if counts := usage(data.get("usage")):

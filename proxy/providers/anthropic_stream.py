@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from proxy.chunk import Chunk
-from proxy.providers.anthropic_reply import error_of, finish, garbage, loads, refusal, usage
+from proxy.providers.anthropic_reply import error_of, finish, garbage, loads, named, refusal, usage
 from proxy.providers.anthropic_request import Memo
 from proxy.providers.base import StreamDecoder
 from proxy.providers.common import dumps
@@ -102,10 +102,10 @@ class AnthropicDecoder(StreamDecoder):
         if self._envelope is not None:
             return ()
         self._envelope = {
-            "id": message.get("id") or "msg_0",
+            "id": named(message.get("id"), "msg_0"),
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": message.get("model") or self._memo.model,
+            "model": named(message.get("model"), self._memo.model),
         }
         self._count(message.get("usage"))
         return (self._chunk({"role": "assistant", "content": ""}),)
@@ -133,15 +133,21 @@ class AnthropicDecoder(StreamDecoder):
         kind = delta["type"]
         if kind == "text_delta":
             text = delta["text"]
+            if type(text) is not str:
+                raise TypeError("text")
             return (self._chunk({"content": text}),) if text else ()
         if kind == "input_json_delta":
             text = delta["partial_json"]
+            if type(text) is not str:
+                raise TypeError("partial_json")
             if not text or (block.call < 0 and not block.json):
                 return ()  # nothing, or the input of a tool that the vendor runs itself
             block.seen = True
             return (self._arguments(block, text),)
         if kind == "thinking_delta":
             text = delta["thinking"]
+            if type(text) is not str:
+                raise TypeError("thinking")
             block.text.append(text)
             return (self._chunk({"reasoning_content": text}),) if text else ()
         if kind == "signature_delta":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.providers.anthropic_content import VENDOR
+from proxy.providers.anthropic_content import VENDOR, echoed_thoughts
 from proxy.providers.anthropic_models import Capabilities
 from proxy.providers.base import drop_or_refuse
 from proxy.providers.conversation import Turn
@@ -92,7 +92,4 @@ def _broken_loop(turns: list[Turn]) -> bool:
 
     The vendor answers that with 400 ("Expected `thinking` or `redacted_thinking`, but found `tool_use`").
     """
-    return bool(turns[-1].results) and not any(
-        isinstance(block, dict) and block.get("type") in ("thinking", "redacted_thinking")
-        for block in turns[-2].messages[0][1].get("thinking_blocks") or ()
-    )
+    return bool(turns[-1].results) and not echoed_thoughts(turns[-2].messages[0][1])

@@ -248,7 +248,7 @@ def tool_choice(body: dict[str, Any]) -> ToolChoice:
         choice = {"type": "function", "function": legacy} if isinstance(legacy, dict) else legacy
     if choice is None:
         return ToolChoice("")
-    if isinstance(choice, str):
+    if not isinstance(choice, dict):
         if choice not in ("auto", "none", "required"):
             bad("`function_call` must be none, auto or an object that names a function.", "function_call")
         return ToolChoice(choice)

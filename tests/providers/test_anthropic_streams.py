@@ -206,6 +206,25 @@ def test_events_that_make_no_sense_are_an_upstream_error(data: bytes) -> None:
     assert (caught.value.status, caught.value.code) == (502, "upstream_invalid_response")
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"type": "text_delta", "text": 5},
+        {"type": "text_delta"},
+        {"type": "input_json_delta", "partial_json": {"a": 1}},
+        {"type": "thinking_delta", "thinking": None},
+    ],
+)
+def test_deltas_that_hold_no_text_are_an_upstream_error(delta: dict[str, Any]) -> None:
+    """Nothing but strings becomes content."""
+    made = decoder()
+    for event in events(*texts(0))[:2]:
+        made.feed("", orjson.dumps(event))
+    with pytest.raises(UpstreamError) as caught:
+        made.feed("", orjson.dumps({"type": "content_block_delta", "index": 0, "delta": delta}))
+    assert caught.value.code == "upstream_invalid_response"
+
+
 def test_error_without_a_type_is_understood() -> None:
     """Compatible servers send OpenAI's form of an error."""
     with pytest.raises(UpstreamError) as caught:
