@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 import orjson
 
@@ -68,7 +68,9 @@ class ApiRequest:
     """
 
     __slots__ = ("body", "changed", "include_usage", "model", "ours", "size", "stream")
-    endpoint: str = ""
+    endpoint: ClassVar[str] = ""
+    checks: ClassVar[dict[str, Check]] = {}
+    """What each field that we read must be; set at the end of this file."""
 
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
         self.body = body
@@ -99,10 +101,10 @@ class ApiRequest:
         if not FORBIDDEN.isdisjoint(body):
             name = min(FORBIDDEN.intersection(body))
             bad(f"`{name}` cannot be set by a request; the destination is fixed by the sidecar's llm.yml.", name)
-        for name, check in _COMMON.items():
-            value = body.get(name)
-            if value is not None:
-                check(value, name)
+        checks = self.checks
+        for name, value in body.items():
+            if value is not None and name in checks:
+                checks[name](value, name)
 
     def touch(self) -> None:
         """Say that a policy changed ``body``."""
@@ -154,10 +156,6 @@ class ChatRequest(ApiRequest):
             bad(f"`messages` holds {len(messages)} messages; at most {MAX_MESSAGES} are taken.", "messages")
         for i, message in enumerate(messages):
             _check_message(message, i)
-        for name, check in _CHAT.items():
-            value = body.get(name)
-            if value is not None:
-                check(value, name)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -393,6 +391,9 @@ _CHAT: Final[dict[str, Check]] = {
     "audio": _OBJECT,
     "prediction": _OBJECT,
 }
+
+ApiRequest.checks = _COMMON
+ChatRequest.checks = _COMMON | _CHAT
 
 # --- the slots of a request ----------------------------------------------------------------------------
 

@@ -91,12 +91,14 @@ class Runtime:
     """One configuration, ready to serve."""
 
     __slots__ = (
-        "auth", "by_user", "clock", "config", "features", "hop", "label_models", "log", "metrics", "policies", "prices",
+        "_hour", "_month", "auth", "clock", "config", "features", "hop", "label_models", "log", "metrics", "policies", "prices",
         "providers", "router", "secret", "shared", "steps", "store", "teams",
     )  # fmt: skip
 
     def __init__(self, config: Any, shared: Shared, previous: Runtime | None = None) -> None:
         self.config = config
+        self._hour = -1
+        self._month = ""
         self.shared = shared
         self.store = shared.store
         self.metrics = shared.metrics
@@ -157,11 +159,19 @@ class Runtime:
             self.metrics.unpriced.inc()
         return cost
 
+    def month(self) -> str:
+        """Return the current month in UTC, as ``2026-11``; formatted once an hour."""
+        hour = int(self.clock.time() // 3600)
+        if hour != self._hour:
+            self._hour = hour
+            self._month = self.clock.now().strftime("%Y-%m")
+        return self._month
+
     def usage_record(self, call: Call, outcome: Outcome) -> UsageRecord:
         """Return the call's row for the usage ledger."""
         usage = outcome.usage
         return UsageRecord(
-            month=call.notes.get("month") or self.clock.now().strftime("%Y-%m"),
+            month=call.notes.get("month") or self.month(),
             team=call.caller.team,
             user=call.caller.user,
             model=outcome.target.model if outcome.target is not None else call.model,
