@@ -42,6 +42,8 @@ class Counter:
     def leak(self, limit: int | None, window: float, now: float) -> None:
         """Bring a meter's level to ``now``."""
         if limit is None:
+            if not self.used:
+                self.at = now
             return
         if self.used:
             elapsed = now - self.at

@@ -273,8 +273,13 @@ class EmbeddedStore(Store):
         self._journal = journal
 
     def _parts(self, rows: list[Any]) -> tuple[Part, ...]:
-        counter = self._book.counter
-        return tuple(Part(at, kind, counter((kind, team, key, period)), n) for at, kind, team, key, period, n in rows)
+        parts = []
+        for at, kind, team, key, period, amount, limit, window in rows:
+            counter = self._book.counter((kind, team, key, period))
+            if not counter.limit:
+                counter.limit, counter.window = limit, window
+            parts.append(Part(at, kind, counter, amount))
+        return tuple(parts)
 
     def _rows(self, counters: Iterable[Counter], mono: float, wall: float) -> list[tuple[Any, ...]]:
         return [(*c.key, c.used, wall - (mono - c.at), c.limit, c.window) for c in counters]
@@ -425,4 +430,4 @@ class EmbeddedStore(Store):
 
 
 def _plain(parts: tuple[Part, ...]) -> list[tuple[Any, ...]]:
-    return [(part.at, *part.counter.key, part.amount) for part in parts]
+    return [(at, *counter.key, amount, counter.limit, counter.window) for at, _, counter, amount in parts]

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._watched: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def send(self, *command: str | bytes | int) -> asyncio.Future[Any]:
         """Send a command with this turn's others; the future fails with RedisError or StoreUnavailable."""
@@ -63,8 +64,8 @@ class Connection(asyncio.Protocol):
         self._waiting.append(future)
         due = self._loop.time() + self.deadline
         self._watched.append((due, future))
-        if self._timer is None:
-            self._timer = self._loop.call_at(due, self._check)
+        if self._timer is None or due < self._due:
+            self._arm(due)
         return future
 
     def close(self) -> None:
@@ -106,6 +107,12 @@ class Connection(asyncio.Protocol):
         if self.open and self._transport is not None:
             self._transport.write(b"".join(out))
 
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.call_at(due, self._check)
+
     def _check(self) -> None:
         self._timer = None
         watched, now = self._watched, self._loop.time()
@@ -113,7 +120,7 @@ class Connection(asyncio.Protocol):
             due, future = watched[0]
             if not future.done():
                 if due > now:
-                    self._timer = self._loop.call_at(due, self._check)
+                    self._arm(due)
                     return
                 future.set_exception(StoreUnavailable(LATE))
                 self._missed()

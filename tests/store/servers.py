@@ -75,7 +75,7 @@ class RedisServer:
             )
             return wire.recv(1 << 20)
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """Return all keys."""
         lines = self.ask("KEYS", "*").split(b"\r\n")
         return {line.decode() for line in lines if line and line[:1] not in b"*$"}

@@ -29,6 +29,9 @@ for i, claim in ipairs(claims) do
   keys[i], waits[i] = key, 0
   local meter = kind == RATE or kind == TOKENS
   if meter then
+    if take and counter.at > now then  -- the clock ran backwards: the meter goes on from here, refused or not
+      redis.call('HSET', key, 'a', int(now))
+    end
     leak(counter, limit, window)
   elseif kind ~= SLOTS then
     booked = counter.used
