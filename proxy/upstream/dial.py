@@ -16,6 +16,11 @@ ATTEMPT_DELAY: Final = 0.25
 SHUTDOWN_TIMEOUT: Final = 0.05
 """Seconds for TLS's close_notify; uvloop's default keeps dead connections for 30 s."""
 
+
+class HandshakeLost(OSError):
+    """The peer closed in the middle of the TLS handshake: often how a server says that it wants another version."""
+
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -33,7 +38,8 @@ async def dial(
 
     Raises:
         ssl.SSLError: the handshake failed.
-        OSError: no address could be reached, or the connection was lost in the handshake.
+        HandshakeLost: the connection was lost in the handshake.
+        OSError: no address could be reached.
     """
     loop = asyncio.get_running_loop()
     sock = await _race(loop, addresses)
@@ -54,12 +60,14 @@ async def dial(
             ssl_handshake_timeout=handshake_timeout,
             ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
         )
-    except BaseException:
+    except BaseException as error:
         raw.abort()
+        if isinstance(error, ConnectionError):
+            raise HandshakeLost from None
         raise
     if secured is None:  # pragma: no cover - asyncio's types allow it: the transport was closed meanwhile
         raw.abort()
-        raise ConnectionResetError("closed in the handshake")
+        raise HandshakeLost
     return secured, conn
 
 

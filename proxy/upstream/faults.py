@@ -32,6 +32,13 @@ def tls(reason: str) -> UpstreamError:
     )
 
 
+def handshake_lost() -> UpstreamError:
+    """Return the error for a connection lost in the handshake: the server may want another version, or be restarting."""
+    error = tls("the provider closed the connection in its middle")
+    error.retryable = True
+    return error
+
+
 def timeout(what: str, seconds: float) -> UpstreamError:
     """Return the error for a limit of :class:`~proxy.upstream.base.Timeouts` that passed."""
     return UpstreamError(

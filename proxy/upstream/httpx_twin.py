@@ -55,12 +55,17 @@ class HttpxUpstream(Upstream):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         origin = parse_origin(base_url)
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._max_body = max_body
         self._head = HeadWriter(origin, extra_headers, user_agent)
         self._base = f"{'https' if origin.secure else 'http'}://{origin.authority}"
-        self._mocked = transport is not None
-        self._transport = transport or _transport(client_context(min_tls, ca_file), proxy)
+        self.mocked = transport is not None
+        if transport is None:
+            tls = origin.secure or (proxy is not None and proxy.startswith("https:"))
+            # A context without authorities trusts nobody; to load the system's takes 20 ms.
+            context = client_context(min_tls, ca_file) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            transport = _transport(context, proxy)
+        self._transport = transport
         if allow_retry is not None:
             self.allow_retry = allow_retry
         self._active = 0
@@ -69,22 +74,22 @@ class HttpxUpstream(Upstream):
 
     async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._timeouts.total
+        until = loop.time() + self.timeouts.total
         # One writer of heads for both implementations: the same headers, the same refusals.
         lines = self._head.write(request, credentials).split(b"\r\n")[1:-2]
         headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         url = self._base + self._head.target(request.path)
         self._active += 1
         try:
-            attempt = _Attempt(self._timeouts, until, mocked=self._mocked)
+            attempt = _Attempt(self, until)
             try:
                 reply = await attempt.run(self._transport, request, url, headers)
             except UpstreamError:
                 if not attempt.stale or not self.allow_retry():
                     raise
-                attempt = _Attempt(self._timeouts, until, mocked=self._mocked)
+                attempt = _Attempt(self, until)
                 reply = await attempt.run(self._transport, request, url, headers)
-            return HttpxReply(self, reply, self._timeouts, until, self._max_body, head_only=request.method == "HEAD")
+            return HttpxReply(self, reply, self.timeouts, until, self._max_body, head_only=request.method == "HEAD")
         except BaseException:
             self.done()
             raise
@@ -225,11 +230,13 @@ class HttpxReply(UpstreamReply):
 class _Attempt:
     """One request on the transport, with the limit that applies armed as it goes along."""
 
-    def __init__(self, timeouts: Timeouts, until: float, *, mocked: bool) -> None:
-        self._timeouts = timeouts
+    def __init__(self, upstream: HttpxUpstream, until: float) -> None:
+        self._upstream = upstream
+        self._timeouts = upstream.timeouts
         self._until = until
-        self._sending = mocked
-        self._connected = mocked
+        self._sending = self._connected = upstream.mocked
+        self._stream: Any = None
+        self._handshake = False
         self._limit: asyncio.Timeout | None = None
         self.stale = False
         """A kept connection ended without a byte of the reply."""
@@ -267,6 +274,10 @@ class _Attempt:
             raise  # our own mistake
         except httpx2.HTTPError as error:
             raise self._fault(error) from None
+        finally:
+            # httpcore2 forgets a connection whose TLS handshake is cancelled: it would stay open for ever.
+            if self._stream is not None and self._handshake:
+                self._upstream.spawn(self._stream.aclose())
 
     def _fault(self, error: httpx2.HTTPError) -> UpstreamError:
         cause = _cause(error)
@@ -274,6 +285,8 @@ class _Attempt:
             return faults.tls(faults.why_tls(cause))
         if isinstance(error, httpx2.ProtocolError) and not _ended_early(error):
             return faults.invalid("broken HTTP", retryable=True)
+        if self._handshake:
+            return faults.handshake_lost()
         if not self._sending:
             return faults.unreachable(
                 faults.why_unreachable(cause) if isinstance(cause, OSError) else "connection failed"
@@ -284,6 +297,12 @@ class _Attempt:
     async def _trace(self, event: str, info: dict[str, Any]) -> None:
         if event == "connection.connect_tcp.started":
             self._connected = True
+        elif event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event.endswith("start_tls.started"):
+            self._handshake = True
+        elif event.endswith("start_tls.complete"):
+            self._handshake = False
         elif event.startswith("http11.send_request_"):
             sent = info.get("request")
             if sent is not None and sent.method == b"CONNECT":

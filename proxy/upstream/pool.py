@@ -14,7 +14,7 @@ from typing import Final
 from proxy.upstream import faults
 from proxy.upstream.base import Timeouts
 from proxy.upstream.connection import Connection
-from proxy.upstream.dial import dial
+from proxy.upstream.dial import HandshakeLost, dial
 from proxy.upstream.resolve import Resolver
 from proxy.upstream.url import Origin
 
@@ -98,6 +98,8 @@ class Pool:
                 transport, conn = await dial(addresses, self._new, context=self._context, host=self._origin.host)
         except ssl.SSLError as error:
             raise faults.tls(faults.why_tls(error)) from None
+        except HandshakeLost:
+            raise faults.handshake_lost() from None
         except OSError as error:
             if limit.expired():
                 fault = (

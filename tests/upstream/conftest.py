@@ -12,13 +12,16 @@ import uvloop
 from proxy.upstream.base import Timeouts, Upstream, UpstreamReply, UpstreamRequest
 from proxy.upstream.client import RawUpstream
 from proxy.upstream.httpx_twin import HttpxUpstream
+from tests.upstream.authority import Authority
 
 QUICK = Timeouts(connect=2, first_byte=2, idle=2, total=10)
 Connect = Callable[..., Any]
 
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> dict[str, Any]:
-    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    # The loop of production; a module that names others in LOOPS runs on those.
+    known = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    return {name: known[name] for name in getattr(item.module, "LOOPS", ("uvloop",))}
 
 
 @pytest.fixture(params=["raw", "httpx"])
@@ -52,6 +55,18 @@ async def raw() -> AsyncIterator[Connect]:
     """Make an upstream on our own client; closed at the test's end."""
     async for made in _opened({"raw": RawUpstream}, "raw"):
         yield made
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority that the upstream under test trusts."""
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Another authority, which nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"))
 
 
 KEY = [("authorization", "Bearer sk-canary")]

@@ -1,0 +1,24 @@
+"""The promises in which transports differ, once more on asyncio's own loop."""
+
+from tests.upstream import test_cancel, test_client, test_pool, test_tls
+
+LOOPS = ("asyncio",)
+
+test_before_the_first_byte = test_cancel.test_before_the_first_byte
+test_cancel_storm = test_cancel.test_cancel_storm
+test_while_a_big_body_is_written = test_cancel.test_while_a_big_body_is_written
+test_while_connecting = test_cancel.test_while_connecting
+test_an_early_refusal_wins_over_the_write_error = test_client.test_an_early_refusal_wins_over_the_write_error
+test_big_request_bodies_arrive = test_client.test_big_request_bodies_arrive
+test_close_delimited_reset_is_not_an_end = test_client.test_close_delimited_reset_is_not_an_end
+test_connection_lost_at_every_byte = test_client.test_connection_lost_at_every_byte
+test_writing_stops_at_a_final_head = test_client.test_writing_stops_at_a_final_head
+test_any_byte_on_an_idle_connection_discards_it = test_pool.test_any_byte_on_an_idle_connection_discards_it
+test_nothing_is_read_ahead_without_bound = test_pool.test_nothing_is_read_ahead_without_bound
+test_stale_connections_are_retried_once = test_pool.test_stale_connections_are_retried_once
+test_a_silent_handshake_is_a_timeout = test_tls.test_a_silent_handshake_is_a_timeout
+test_cancelled_in_the_handshake = test_tls.test_cancelled_in_the_handshake
+test_early_ends_close_at_once = test_tls.test_early_ends_close_at_once
+test_handshakes_that_must_fail = test_tls.test_handshakes_that_must_fail
+test_the_connection_is_kept = test_tls.test_the_connection_is_kept
+test_whole_and_streamed = test_tls.test_whole_and_streamed
