@@ -15,7 +15,7 @@ from proxy.config.load import ConfigError, load_text
 from proxy.config.schema import schema
 
 SNAPSHOT = Path(__file__).with_name("broken.md")
-CASE = re.compile(r"## (\d+)\. (.*?)\n\n```yaml\n(.*?)```\n\n```text\n(.*?)```\n", re.S)
+CASE = re.compile(r"## (\d+)\. (.*?)\n\n```yaml\n(.*?)```\n\n```text\n(.*?)```\n", re.DOTALL)
 ENVIRON = {
     "OPENAI_API_KEY": "sk-0123456789",
     "OPS_KEY": "lsk_0123456789abcdef",

@@ -223,7 +223,7 @@ def test_unrelated_variables_are_left_alone(tmp_path: Path) -> None:
 def env_examples(shared: Path) -> list[str]:
     """The design document's two environment files."""
     text = next((shared / "seed").glob("*.txt")).read_text()
-    found = re.findall(r"```env\n(.*?)```", text, re.S)
+    found = re.findall(r"```env\n(.*?)```", text, re.DOTALL)
     assert len(found) == 2
     return found
 
