@@ -37,7 +37,6 @@ class Cycle(AsgiSide):
     whole = False
 
     _waiter: asyncio.Future[None] | None = None
-    _continued = False
     _chunked = True
     _keep = True
     _held = 0
@@ -83,11 +82,10 @@ class Cycle(AsgiSide):
     def ask_for_body(self) -> None:
         incoming = self.incoming
         assert incoming is not None
-        if self.head.expects and not self._continued and not incoming.received and not self.started:
-            self._continued = True
-            self.connection.write(_CONTINUE)
         if not self.asked:
             self.asked = True
+            if self.head.expects and not incoming.received and not self.started:
+                self.connection.write(_CONTINUE)
             self.connection.await_body(incoming)
 
     def take_piece(self) -> bytes:

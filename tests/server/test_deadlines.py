@@ -65,6 +65,16 @@ async def test_slow_bodies_get_408_once_behind_the_minimum_rate() -> None:
 
 
 @on_uvloop
+async def test_a_body_that_never_begins_gets_408() -> None:
+    """Silence behind the headers is cut at receive_timeout too."""
+    async with serving(receive_timeout=0.3) as site, await site.raw() as client:
+        began = time.monotonic()
+        await client.send(request("/echo", b"x")[:-1])
+        (await client.response()).check_error(408, "request_timeout")
+        assert 0.25 < time.monotonic() - began < 1.0
+
+
+@on_uvloop
 async def test_time_the_application_takes_is_not_the_clients() -> None:
     """The body's clock runs only while somebody waits for the body."""
     async with serving(receive_timeout=0.2) as site, await site.raw() as client:

@@ -45,6 +45,26 @@ def test_a_second_head_with_another_length_is_read_without_llhttp(monkeypatch: p
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+    "second",
+    [
+        (PLAIN % b"1024").replace(b"X-After: 12", b"X-After: 13"),
+        (PLAIN % b"1024").replace(b"X-After: 12", b"X-After\x00 12"),
+        (PLAIN % b"1024").replace(b"Bearer x", b"Bearer y"),
+        (PLAIN % b"1024").replace(b"Host: a", b"Host: b"),
+        *(PLAIN % value for value in (b"1x24", b"+102", b" 10", b"10 ", b"", b"9" * 16, b"\xb2", b"1,2", b"5\r\nX: 4")),
+        PLAIN % b"5\r\nContent-Length: 4",
+        PLAIN % b"5\r\nTransfer-Encoding: chunked",
+        (PLAIN % b"1024")[:-2],
+    ],
+)
+def test_a_head_that_is_nearly_the_last_is_parsed_anew(second: bytes) -> None:
+    """Only plain digits may differ from the remembered head; anything else means what it means alone."""
+    parser = HeadParser({})
+    parser.parse(PLAIN % b"1024")
+    assert meaning(parser, second) == meaning(HeadParser({}), second)
+
+
 def test_the_headers_of_one_request_are_not_those_of_the_next() -> None:
     """An application that changes its list of headers changes no other request's."""
     parser = HeadParser({})

@@ -56,6 +56,9 @@ def build(watching: Watching) -> Starlette:
 
         return StreamingResponse(parts())
 
+    async def length(request: Request) -> Response:
+        return Response(headers={"content-length": "7"}, content=b"" if request.method == "HEAD" else b"7 bytes")
+
     async def none(request: Request) -> Response:
         return Response(status_code=204)
 
@@ -72,6 +75,7 @@ def build(watching: Watching) -> Starlette:
             Route("/fail", fail),
             Route("/half", half),
             Route("/none", none),
+            Route("/length", length),
         ],
         lifespan=lifespan,
     )
@@ -101,6 +105,8 @@ async def test_head_has_the_headers_and_no_body() -> None:
         await client.send(request("/hello", method="HEAD"))
         reply = await client.response(head_only=True)
         assert (reply.status, reply.headers["content-length"]) == (200, "5")
+        await client.send(request("/length", method="HEAD"))
+        assert (await client.response(head_only=True)).headers["content-length"] == "7"
         await client.send(request("/stream", method="HEAD"))
         assert (await client.response(head_only=True)).status == 200
         assert (await client.ask(request("/hello", method=GET))).body == b"hello"
