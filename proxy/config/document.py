@@ -17,7 +17,7 @@ import yaml
 from proxy.config.problem import ConfigError, Path, Problem, key_path
 
 MAX_BYTES: Final = 1 << 20
-MAX_VALUES: Final = 50_000
+MAX_VALUES: Final = 30_000
 MAX_DEPTH: Final = 40
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -88,7 +88,7 @@ class _Node:
         self.line = line
         self.value = value
         self.text = text
-        self.items: list[Any] = []
+        self.items: Any = None if kind == "scalar" else []
         self.open = kind != "scalar"
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
-from proxy.config.problem import did_you_mean
-
 _REGEX: Final = re.compile(r"[\^$\\()|+]")
 _WILD: Final = re.compile(r"[*?\[\]]+")
 
@@ -36,22 +34,29 @@ def near_miss(glob: str, names: Iterable[str]) -> str | None:
     if "/" in glob or any(fnmatchcase(name, glob) for name in names):
         return None
     stem = _WILD.split(glob)[0]
-    if len(stem) < 3:
+    if len(stem) < 4:
         return None
-    # A longer name is a version of a known one, not a slip of the keyboard.
-    starts = {name[: len(stem)] for name in names if abs(len(name) - len(stem)) < 3 or glob != stem}
-    near = did_you_mean(stem, starts - {stem}, 0.75)
-    if near is None or stem.startswith(near) or (sorted(stem) != sorted(near) and not _one_slip(stem, near)):
-        return None
-    return near + glob[len(stem) :]
+    for name in names:
+        lengths = (len(name),) if glob == stem else (len(stem), len(stem) + 1, len(stem) - 1)
+        for length in lengths:
+            if _slip(stem, name[:length]):
+                return name[:length] + glob[len(stem) :]
+    return None
 
 
-def _one_slip(word: str, other: str) -> bool:
-    """Return whether one letter was changed, added or left out (digits are versions, not slips)."""
-    if len(word) == len(other):
-        differ = [(a, b) for a, b in zip(word, other, strict=True) if a != b]
-        return len(differ) == 1 and not any(c.isdigit() for c in differ[0])
-    short, long = sorted((word, other), key=len)
+def _slip(word: str, meant: str) -> bool:
+    """Return whether one letter of ``meant`` was changed, left out, doubled or swapped with the next.
+
+    Digits tell versions apart, and so does what is added at the end: neither is a slip.
+    """
+    if word == meant or word.startswith(meant) or meant.startswith(word):
+        return False
+    if len(word) == len(meant):
+        differ = [i for i, (a, b) in enumerate(zip(word, meant, strict=True)) if a != b]
+        if len(differ) == 1:
+            return not word[differ[0]].isdigit() and not meant[differ[0]].isdigit()
+        return len(differ) == 2 and word[differ[0]] == meant[differ[1]] and word[differ[1]] == meant[differ[0]]
+    short, long = sorted((word, meant), key=len)
     return len(long) - len(short) == 1 and any(
         long[:i] + long[i + 1 :] == short and not long[i].isdigit() for i in range(len(long))
     )

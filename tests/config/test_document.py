@@ -75,7 +75,7 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (BOMB, "more than 50,000 values"),
+        (BOMB, "more than 30,000 values"),
         ("a: !!python/object/apply:os.system [id]", "the tag `!!python/object/apply:os.system` is not allowed"),
         ("a: !!python/name:os.system", "is not allowed"),
         ("a: !include x.yml", "the tag `!include` is not allowed"),
@@ -122,7 +122,7 @@ def test_merges_of_merges_stay_linear() -> None:
     base = "base: &b\n" + "".join(f"  k{i}: 1\n" for i in range(500))
     text = base + "".join(f"m{i}:\n  <<: *b\n" for i in range(5_000))
     began = time.process_time()
-    with pytest.raises(ConfigError, match="more than 50,000 values"):
+    with pytest.raises(ConfigError, match="more than 30,000 values"):
         read(text, "llm.yml")
     assert time.process_time() - began < 1
 
