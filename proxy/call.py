@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxy.chunk import Chunk
@@ -114,8 +115,8 @@ class Call:
     __slots__ = (
         "_finishers", "cache", "caller", "claimed", "detectors", "endpoint", "estimate", "explain", "feature",
         "gone", "headers", "id", "kept", "leave_reason", "log", "meter", "model", "notes", "on_leave", "outcome",
-        "request", "retries", "route", "runtime", "started", "store_refused", "target", "task", "team_settings",
-        "trace", "upstream_id", "wants_cache",
+        "request", "retries", "route", "runtime", "started", "policy_s", "store_refused", "target", "task",
+        "team_settings", "trace", "uid", "upstream_id", "upstream_s", "wants_cache",
     )  # fmt: skip
 
     def __init__(
@@ -123,6 +124,13 @@ class Call:
         feature: str, started: float,
     ) -> None:  # fmt: skip
         self.id = id
+        """The request id: the client may choose it, so nothing may be keyed by it."""
+        self.uid = f"{getrandbits(96):024x}"
+        """Our own name of the call, unique over all sidecars: holds are keyed by it."""
+        self.policy_s = -1.0
+        """Seconds that the policies took on the way in; negative until they are through."""
+        self.upstream_s = 0.0
+        """Seconds spent waiting for the upstream before the first content."""
         self.runtime = runtime
         self.caller = caller
         self.request = request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
+from random import getrandbits
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +40,7 @@ def request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _ID.fullmatch(given):
         return given.decode("ascii")
-    return "req_" + secrets.token_hex(12)
+    return f"req_{getrandbits(96):024x}"
 
 
 async def generate(
@@ -136,10 +136,10 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
         try:
             runtime = call.runtime
             reply, above = await ask(call, runtime.steps)
-            call.notes["policy_s"] = monotonic() - call.started
+            call.policy_s = monotonic() - call.started
             if call.gone and call.on_leave is None:
                 raise asyncio.CancelledError
-            filters = Filters(call, runtime.steps[:above])
+            filters = Filters(call, runtime.steps[:above]) if runtime.filters else None
             if reply is not None:
                 call.headers.extend(reply.headers)
                 source = Replayed(reply, whole=not call.request.stream)
@@ -204,7 +204,7 @@ def _shutting_down() -> ApiError:
 # --- the two forms of a reply -----------------------------------------------------------------------------
 
 
-async def _whole(call: Call, wire: Wire, source: Source | Replayed, filters: Filters) -> None:
+async def _whole(call: Call, wire: Wire, source: Source | Replayed, filters: Filters | None) -> None:
     batch = await source.next()
     chunks = batch or ()
     if filters:
@@ -217,7 +217,7 @@ async def _whole(call: Call, wire: Wire, source: Source | Replayed, filters: Fil
         await wire.drain()
 
 
-async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Filters, keeper: Keeper) -> None:
+async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Filters | None, keeper: Keeper) -> None:
     wants_usage = call.request.include_usage
     meter = call.meter
     if source.whole:
@@ -226,9 +226,8 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
         batch = [piece for chunk in batch or () for piece in unfold(chunk)]
     else:
         batch = await source.next()
-    filtered = bool(filters)
     while batch is not None:
-        if filtered:
+        if filters:
             batch = filters.feed(batch)
         data = _frames(batch, wants_usage)
         if data:
@@ -241,7 +240,7 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
             if wire.paused:
                 await wire.drain()
         batch = None if source.whole else await source.next()
-    tail = _frames(filters.flush(), wants_usage) if filtered else b""
+    tail = _frames(filters.flush(), wants_usage) if filters else b""
     source.settle()
     if not wire.started:
         wire.start(200, _head(call, _SSE))
@@ -318,11 +317,9 @@ def _head(call: Call, kind: str) -> bytes:
         parts += ["x-llm-upstream-request-id: ", call.upstream_id, "\r\n"]
     if call.cache:
         parts += ["x-llm-cache: ", call.cache, "\r\n"]
-    notes = call.notes
-    policy = notes.get("policy_s")
-    if policy is not None:
-        upstream = notes.get("upstream_s", 0.0)
-        parts.append(f"server-timing: policy;dur={policy * 1000:.1f}, upstream;dur={upstream * 1000:.1f}\r\n")
+    policy = call.policy_s
+    if policy >= 0:
+        parts.append(f"server-timing: policy;dur={policy * 1000:.1f}, upstream;dur={call.upstream_s * 1000:.1f}\r\n")
     for name, value in call.headers:
         parts.append(f"{name}: {_clean(value)}\r\n")
     if call.explain is not None:
@@ -404,7 +401,7 @@ def _count(call: Call, outcome: Outcome) -> None:
     if call.meter.first is not None:
         metrics.first_token.observe(call.meter.first - call.started)
     if outcome.end == "completed" and not call.request.stream:
-        metrics.overhead.observe(max(0.0, duration - call.notes.get("upstream_s", 0.0)))
+        metrics.overhead.observe(max(0.0, duration - call.upstream_s))
 
 
 def _line(call: Call, outcome: Outcome) -> dict[str, Any]:
@@ -437,7 +434,7 @@ def _line(call: Call, outcome: Outcome) -> dict[str, Any]:
         "cost_usd": None if outcome.cost is None else outcome.cost / 1_000_000,
         "duration_ms": round(duration * 1000, 2),
         "ttft_ms": None if first is None else round((first - call.started) * 1000, 2),
-        "overhead_ms": round(max(0.0, duration - call.notes.get("upstream_s", 0.0)) * 1000, 3),
+        "overhead_ms": round(max(0.0, duration - call.upstream_s) * 1000, 3),
         "cache": call.cache or None,
         "stored": call.kept,
         "detectors": sorted(call.detectors) if call.detectors else None,

@@ -43,7 +43,7 @@ class Source:
         self._entry = entry
         self._reply = reply
         self._decoder = decoder
-        self._parser = SseParser()
+        self._parser = SseParser() if decoder is not None else None
         self._first: list[Chunk] | None = None
         self._error: UpstreamError | None = None
         self._ended = False
@@ -318,7 +318,7 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             reply.close()
             raise
     finally:
-        call.notes["upstream_s"] = call.notes.get("upstream_s", 0.0) + monotonic() - began
+        call.upstream_s += monotonic() - began
 
 
 async def _begin(call: Call, source: Source, *, whole: bool) -> Source:

@@ -123,7 +123,7 @@ async def _admit(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> Non
             if not step.enforce:
                 claim.enforce = False
             claims.append(claim)
-    hold = Hold(f"{call.id}:{len(call.claimed)}", claims)
+    hold = Hold(f"{call.uid}:{len(call.claimed)}", claims)
     call.claimed.append(hold)
     try:
         verdict = await runtime.store.admit(hold)

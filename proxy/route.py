@@ -19,7 +19,7 @@ _MAX_TARGETS: Final = 4_096
 class Router:
     """Plan the targets of a call, in the order in which they are tried."""
 
-    __slots__ = ("_aliases", "_default", "_entries", "_random", "_targets", "known")
+    __slots__ = ("_aliases", "_default", "_entries", "_random", "_resolved", "_targets", "known")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Router:
         self._default = default
         self._random = rng or random.Random()
         self._targets: dict[tuple[str, str], Target] = {}
+        self._resolved: dict[str, Target] = {}
         self._aliases: dict[str, tuple[tuple[Target, float], ...]] = {}
         weighted = {}
         for name, route in aliases.items():
@@ -73,6 +74,9 @@ class Router:
         Raises:
             ApiError: ``model_not_found``, or ``invalid_request`` where no model is named and none is configured.
         """
+        known = self._resolved.get(model)
+        if known is not None and endpoint in known.provider.endpoints:
+            return [known]
         found = self._aliases.get(model)
         if found is not None:
             targets = [target for target, _ in found]
@@ -82,6 +86,8 @@ class Router:
                 targets = self._healthy(targets, now)
         else:
             targets = [self._resolve(model)]
+            if len(self._resolved) < _MAX_TARGETS:
+                self._resolved[model] = targets[0]
         able = [target for target in targets if endpoint in target.provider.endpoints]
         if not able:
             if not targets:

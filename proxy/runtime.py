@@ -91,7 +91,7 @@ class Runtime:
     """One configuration, ready to serve."""
 
     __slots__ = (
-        "_hour", "_month", "auth", "clock", "config", "features", "hop", "label_models", "log", "metrics", "policies", "prices",
+        "_hour", "_month", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
         "providers", "router", "secret", "shared", "steps", "store", "teams",
     )  # fmt: skip
 
@@ -133,6 +133,7 @@ class Runtime:
             policy.store_down = row.store_down or policy.store_down_default
             self.policies.append(policy)
         self.steps: tuple[Step, ...] = build_steps(self.policies)
+        self.filters = any(step.replies for step in self.steps)
         self.prices: Prices | None = None
         if config.prices or any(row.name == "budget" for row in config.policies):
             from proxy.prices import Prices

@@ -18,6 +18,7 @@ _OURS: Final = frozenset(
      "accept-encoding", "proxy-connection", "proxy-authorization")
 )  # fmt: skip
 _KEPT_PATHS: Final = 1024
+_KEPT_LINES: Final = 64
 
 
 def check_name(name: str) -> str:
@@ -46,7 +47,7 @@ class HeadWriter:
     ``extra_headers`` go with every request and replace a request's own of the same name.
     """
 
-    __slots__ = ("_authority", "_constant", "_names", "_prefix", "_starts", "_taken")
+    __slots__ = ("_authority", "_constant", "_lines", "_names", "_prefix", "_starts", "_taken")
 
     def __init__(
         self, origin: Origin, extra_headers: Iterable[tuple[str, str]] = (), user_agent: str = USER_AGENT
@@ -61,6 +62,7 @@ class HeadWriter:
         self._prefix = origin.prefix
         self._constant = "".join(f"{name}: {value}\r\n" for name, value in extra).encode("latin-1")
         self._names: set[str] = set()
+        self._lines: dict[tuple[tuple[str, str], ...], bytes] = {}
         self._starts: dict[tuple[str, str], bytes] = {}
 
     def target(self, path: str) -> str:
@@ -90,6 +92,10 @@ class HeadWriter:
         """Return the header lines of this request alone, checked."""
         names, taken = self._names, self._taken
         pairs = [*request.headers, *credentials]
+        key = tuple(pairs)
+        known = self._lines.get(key)
+        if known is not None:
+            return known
         if taken:
             pairs = [pair for pair in pairs if pair[0] not in taken]
         text = ""
@@ -102,7 +108,11 @@ class HeadWriter:
         if text.count("\n") != count or text.count("\r") != count or "\0" in text:
             raise ApiError("invalid_request", "A header value holds a line break or NUL; send it without.")
         try:
-            return text.encode("latin-1")
+            lines = text.encode("latin-1")
+            if len(self._lines) >= _KEPT_LINES:
+                self._lines.clear()
+            self._lines[key] = lines
+            return lines
         except UnicodeEncodeError:
             raise ApiError("invalid_request", "A header value holds characters outside Latin-1; send ASCII.") from None
 
