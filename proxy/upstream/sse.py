@@ -55,6 +55,17 @@ class SseParser:
         if b"\r" in data:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if not self._parts and data.endswith(b"\n\n") and len(data) <= self._max_event:
+            # The common reads: one event of one data line, and several of them. Splitting at one byte is twice as
+            # fast as at two.
+            if data.find(b"\n") == len(data) - 2 and data.startswith(b"data: "):
+                return [("", data[6:-2])]
+            lines = data.split(b"\n")
+            if not any(lines[1::2]):
+                lines = lines[:-1:2]
+                events = [("", line[6:]) for line in lines if line.startswith(b"data: ")]
+                if len(events) == len(lines):
+                    return events
         if self._parts:
             if b"\n\n" not in data and not (self._newline and data.startswith(b"\n")):
                 self._hold(data)
@@ -67,7 +78,7 @@ class SseParser:
         tail = blocks.pop()
         if tail:
             self._hold(tail)
-        events: Events = []
+        events = []
         if len(data) > self._max_event:
             self._check(blocks)
         for block in blocks:

@@ -139,27 +139,31 @@ async def _calls(upstream: object, count: int) -> float:
     return time.perf_counter() - began
 
 
+async def _as_fast_as_new(stormed: object, fresh: object, count: int) -> None:
+    """Compare the best of five turns each, taken alternately: the machine's own moods cancel out."""
+    times = [(await _calls(stormed, count), await _calls(fresh, count)) for _ in range(5)]
+    assert min(stormed for stormed, _ in times) < 2 * min(fresh for _, fresh in times)
+
+
 async def test_cancel_storm(raw: Connect) -> None:
-    """R8, small: after 600 cancelled calls at random moments, normal calls all succeed, no slower than before."""
+    """R8, small: after 600 cancelled calls at random moments, normal calls all succeed, as fast as on a new client."""
     async with Origin(_serve) as origin:
         upstream = raw(origin.url, Timeouts(5, 5, 5, 30))
-        baseline = min(await _calls(upstream, 60), await _calls(upstream, 60))
         await _storm(upstream, origin, 600, 64)
         assert upstream.pool.size <= 64
-        assert min([await _calls(upstream, 60) for _ in range(3)]) < 2 * baseline + 0.1
+        await _as_fast_as_new(upstream, raw(origin.url), 40)
         await eventually(lambda: upstream.pool.size == upstream.pool.idle)
 
 
 @pytest.mark.slow
 async def test_cancel_storm_at_full_size(connect: Connect, kind: str) -> None:
-    """R8: 10,000 cancels at up to 200 at once, then 200 of 200 normal calls in less than twice the time before."""
+    """R8: 10,000 cancels at up to 200 at once, then 200 of 200 normal calls in less than twice a new client's time."""
     async with Origin(_serve) as origin:
         upstream = connect(origin.url, Timeouts(5, 5, 5, 30))
-        baseline = min(await _calls(upstream, 200), await _calls(upstream, 200))
         await _storm(upstream, origin, 10_000, 200)
         if kind == "raw":
             assert upstream.pool.size <= 200
-        assert min([await _calls(upstream, 200) for _ in range(3)]) < 2 * baseline
+        await _as_fast_as_new(upstream, connect(origin.url), 200)
 
 
 async def test_other_calls_keep_their_replies(raw: Connect) -> None:
