@@ -104,6 +104,8 @@ def parse(spec: str, base: Behaviour | None = None) -> Behaviour:
             if kind == "bool":
                 found[key] = True
             continue
+        if kind is None and not key.isidentifier():
+            continue
         if kind is None:
             raise ValueError(f"the fake upstream knows no {key!r} (in {spec!r})")
         if kind == "bool":

@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
     # --- the parser's side ------------------------------------------------------------------------
     def on_message_begin(self) -> None:
         assert self.socket is not None
-        self._building = Record(self.server.next_id(), self.socket, started=time.monotonic())
+        self._building = Record("", self.socket, started=time.monotonic())
         self._parts = []
 
     def on_url(self, url: bytes) -> None:
@@ -125,6 +125,7 @@ class Connection(asyncio.Protocol):
         assert record is not None
         record.method = self._parser.get_method().decode()
         if not record.path.startswith("/__"):
+            record.id = self.server.next_id()
             self.server.records.append(record)
         path_behaviour = self.server.path_behaviour(record)
         self._speed = path_behaviour.slow if path_behaviour else 0.0

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +54,7 @@ class Upstream:
 
     def calls(self, tag: str = "", *, since: int = 0, bodies: int = 65536) -> list[dict[str, Any]]:
         """Return the records of calls, each a dict of :class:`tests.fakes.records.Record`'s fields."""
-        found = self._ask("GET", f"/__calls?tag={tag}&since={since}&bodies={bodies}")["calls"]
+        found = self._ask("GET", f"/__calls?tag={quote(tag, safe='')}&since={since}&bodies={bodies}")["calls"]
         for call in found:
             assert not call["problem"], call["problem"]
         return list(found)

@@ -190,6 +190,50 @@ class RawClient:
         return time.monotonic()
 
 
+class KeptClient:
+    """A client that keeps its connection as long as the server does, and opens another when it must."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.opened = 0
+        self._client: RawClient | None = None
+
+    def __enter__(self) -> KeptClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """Close the connection; the next request opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def ask(self, data: bytes, *, head: bool = False, timeout: float = 20.0) -> Reply:
+        """Send one request; ``head``: it is a HEAD request."""
+        fresh = self._client is None
+        if self._client is None:
+            self._client = RawClient(self.port)
+            self.opened += 1
+        client = self._client
+        client.reader.heads_only = head
+        try:
+            client.try_send(data)
+            reply = client.reply(timeout=timeout)
+        except ConnectionError:
+            self.drop()
+            if fresh:
+                raise
+            return self.ask(data, head=head, timeout=timeout)
+        except BaseException:
+            self.drop()
+            raise
+        if reply.header("connection") == "close" or not reply.complete or client.reader.rest:
+            self.drop()
+        return reply
+
+
 class AsyncRawClient:
     """The same for many at once, on one event loop."""
 
