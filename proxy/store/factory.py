@@ -47,12 +47,12 @@ def open_store(
         return EmbeddedStore(None, **common)
     if url.startswith("sqlite://"):
         path = url.removeprefix("sqlite://")
-        # As SQLAlchemy writes it: three slashes and a relative path, four and an absolute one.
-        path = path.removeprefix("/")
-        if not path or path == ":memory:":
+        # As in file:///path: what follows the empty host is the whole path.
+        if not path.startswith("/") or not path.strip("/") or path.endswith("/"):
             raise ValueError(
-                "store: sqlite:// needs a file, as in sqlite:////var/lib/llm-sidecar/store.db; or say memory."
+                "store: sqlite:/// needs a file, as in sqlite:///var/lib/llm-sidecar/store.db; or say memory."
             )
+        path = "/" + path.lstrip("/")
         from proxy.store.embedded import EmbeddedStore
 
         return EmbeddedStore(path, **common)

@@ -19,7 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from proxy.store.ledger import KEYS, SUMS, RowKey
+import orjson
+
+from proxy.store.ledger import KEYS, SUMS, Ledger, RowKey, as_mapping
 
 VERSION: Final = 1
 _SCHEMA: Final = f"""
@@ -165,7 +167,7 @@ def _lock(path: str) -> int:
     return handle
 
 
-def read_usage(path: str, month: str) -> list[Any]:
+def read_usage(path: str, month: str) -> list[Mapping[str, Any]]:
     """Return the ledger's rows of ``month`` from a file that a running sidecar may own.
 
     Raises:
@@ -175,6 +177,12 @@ def read_usage(path: str, month: str) -> list[Any]:
         raise OSError(f"There is no store at {path}.")
     try:
         with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as db:
-            return db.execute(f"select {', '.join((*KEYS, *SUMS))} from usage where month = ?", (month,)).fetchall()
+            rows = db.execute(f"select {', '.join((*KEYS, *SUMS))} from usage where month = ?", (month,)).fetchall()
+            turns = db.execute("select turn from log").fetchall()
     except sqlite3.Error as error:
         raise OSError(f"{path} is no store of llm-sidecar ({error}).") from error
+    ledger = Ledger()
+    ledger.merge({tuple(row[: len(KEYS)]): list(row[len(KEYS) :]) for row in rows})
+    for (blob,) in turns:  # what no sidecar has folded in yet
+        ledger.merge({tuple(key): sums for key, sums in orjson.loads(blob)[4] if key[0] == month})
+    return [as_mapping(key, sums) for key, sums in ledger.rows.items()]

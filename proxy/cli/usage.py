@@ -1,0 +1,115 @@
+"""`llm-sidecar usage`: the month's usage, from the running sidecar or straight from the store."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.cli import add
+
+_EPILOG = """\
+examples:
+  llm-sidecar usage                                    this month, by team and model
+  llm-sidecar usage --month 2026-10 --by team,feature  another month
+  llm-sidecar usage --format csv > usage.csv           for a spreadsheet
+
+With LLM_SIDECAR_URL (and LLM_SIDECAR_KEY, which needs llm:view) the running sidecar is asked; else the
+store that llm.yml names is read.
+"""
+
+
+class UsageError(Exception):
+    """The report cannot be had; the message says what to do."""
+
+
+def register(commands: Any) -> None:
+    """Add the command."""
+    command = add(commands, "usage", "report tokens, money and calls of a month", _EPILOG)
+    command.add_argument("--month", metavar="YYYY-MM", default="", help="the month, in UTC (default: this one)")
+    command.add_argument(
+        "--by", metavar="LIST", default="team,model", help="of team, user, model, feature (default: team,model)"
+    )
+    command.add_argument("--format", choices=("table", "csv", "json"), default="table", help="(default: table)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report."""
+    from proxy.config.problem import ConfigError
+    from proxy.store.report import as_csv, as_table
+
+    by = [name.strip() for name in args.by.split(",") if name.strip()]
+    try:
+        found = _from_sidecar(args.month, by) if os.environ.get("LLM_SIDECAR_URL") else _from_store(args, by)
+    except (UsageError, ConfigError, ValueError) as error:
+        print(f"llm-sidecar usage: {error}", file=sys.stderr)
+        return 1
+    if args.format == "json":
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        sys.stdout.write(as_csv(found) if args.format == "csv" else as_table(found))
+    return 0
+
+
+def _from_sidecar(month: str, by: list[str]) -> dict[str, Any]:
+    import httpx2
+
+    url = os.environ["LLM_SIDECAR_URL"].rstrip("/").removesuffix("/v1")
+    key = os.environ.get("LLM_SIDECAR_KEY", "")
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    params = {"by": ",".join(by), **({"month": month} if month else {})}
+    try:
+        reply = httpx2.get(f"{url}/admin/usage", params=params, headers=headers, timeout=10.0, trust_env=False)
+    except httpx2.HTTPError as error:
+        raise UsageError(f"The sidecar at {url} does not answer ({type(error).__name__}).") from error
+    try:
+        body = reply.json()
+    except ValueError as error:
+        raise UsageError(f"What answers at {url} is no llm-sidecar.") from error
+    if reply.status_code != 200:
+        message = body.get("error", {}).get("message") if isinstance(body, dict) else None
+        raise UsageError(message or f"The sidecar answered {reply.status_code}.")
+    found: dict[str, Any] = body
+    return found
+
+
+def _from_store(args: argparse.Namespace, by: list[str]) -> dict[str, Any]:
+    import time
+
+    from proxy.admin.usage import check_month
+    from proxy.config.load import load
+    from proxy.store.period import month_of
+    from proxy.store.report import report
+
+    month = args.month or month_of(time.time())
+    check_month(month)
+    report(month, (), by)  # before anything is opened
+    store = load(args.config).store
+    if store.kind == "memory":
+        raise UsageError("The store is in the sidecar's memory: set LLM_SIDECAR_URL (and LLM_SIDECAR_KEY) to ask it.")
+    return report(month, asyncio.run(_rows(store, month)), by)
+
+
+async def _rows(store: Any, month: str) -> list[Mapping[str, Any]]:
+    if store.kind == "sqlite":
+        from proxy.store.journal import read_usage
+
+        try:
+            return read_usage("/" + store.url.removeprefix("sqlite://").lstrip("/"), month)
+        except OSError as error:
+            raise UsageError(str(error)) from error
+    from proxy.store.base import StoreUnavailable
+    from proxy.store.factory import open_store
+
+    opened = open_store(store.url, prefix=store.prefix, deadline=5.0)
+    await opened.start()
+    try:
+        return await opened.usage(month)
+    except StoreUnavailable as error:
+        raise UsageError(str(error)) from error
+    finally:
+        await opened.aclose(0.0)

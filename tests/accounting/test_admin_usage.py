@@ -1,0 +1,112 @@
+"""What `/v1/usage`, `/admin/usage` and `/admin/quotas` answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from policies.base import ApiError, Caller
+from proxy.admin.usage import admin_quotas, admin_usage, own_usage
+from proxy.auth import ALL
+from proxy.runtime import Runtime
+from proxy.store.base import Claim, Hold, StoreUnavailable, UsageRecord
+from proxy.store.period import month_of
+from tests.policies.build import runtime_of
+
+TEXT = """
+prices: {echo/m: {input: 1000, output: 1000}}
+teams:
+  platform: {token_quota: 5000, budget_usd: 20}
+  plain: {}
+policies:
+  - rate_limit: {limits: [{by: user, requests: 10, per: 1m}, {by: team, tokens: 9000, per: 1h, concurrent: 4}]}
+  - quota: {tokens: 1000}
+  - budget
+"""
+
+
+@pytest.fixture
+async def runtime() -> AsyncIterator[Runtime]:
+    found = await runtime_of(TEXT)
+    yield found
+    await found.aclose()
+    await found.store.aclose()
+
+
+async def test_a_caller_sees_its_own_limits_quota_and_budget(runtime: Runtime) -> None:
+    """What is left, what is booked and held, and when it is renewed."""
+    month = month_of(runtime.clock.time())
+    store = runtime.store
+    hold = Hold(
+        "h",
+        [
+            Claim("quota", "platform", "team", 300, 5_000, period=month),
+            Claim("money", "platform", "budget", 7_000_000, None, period=month),
+        ],
+    )
+    await store.admit(hold)
+    store.settle(hold, [120, 2_500_000])
+    await store.admit(Hold("i", [Claim("quota", "platform", "team", 80, 5_000, period=month)]))
+    found = await own_usage(runtime, Caller("k", "platform", "ann", ALL))
+    assert (found["team"], found["user"]) == ("platform", "ann")
+    quota = found["quota"]
+    assert (quota["limit_tokens"], quota["used_tokens"], quota["held_tokens"], quota["remaining_tokens"]) == (
+        5_000,
+        120,
+        80,
+        4_800,
+    )
+    assert quota["reset"].endswith("-01T00:00:00Z")
+    assert (found["budget"]["limit_usd"], found["budget"]["used_usd"], found["budget"]["remaining_usd"]) == (
+        20,
+        2.5,
+        17.5,
+    )
+    assert [(row["by"], row["type"], row["limit"], row["remaining"]) for row in found["limits"]] == [
+        ("user", "requests", 10, 10), ("team", "tokens", 9_000, 9_000), ("team", "concurrent", 4, 4)
+    ]  # fmt: skip
+
+
+async def test_asking_takes_nothing(runtime: Runtime) -> None:
+    """Looking at limits is free."""
+    caller = Caller("k", "plain", "ann", ALL)
+    first = await own_usage(runtime, caller)
+    assert await own_usage(runtime, caller) == first
+    assert first["budget"] is None
+
+
+async def test_admins_see_every_team_that_is_listed_or_called(runtime: Runtime) -> None:
+    """Listed teams first, then unlisted ones with calls this month."""
+    month = month_of(runtime.clock.time())
+    runtime.store.record(UsageRecord(month, "stranger", "u", "m", "f", "completed", 5))
+    found = await admin_quotas(runtime)
+    assert [(row["team"], row["listed"], row["quota"]["limit_tokens"]) for row in found["teams"]] == [
+        ("platform", True, 5_000), ("plain", True, 1_000), ("stranger", False, 1_000)
+    ]  # fmt: skip
+    assert found["teams"][0]["budget"]["limit_usd"] == 20
+
+
+async def test_the_usage_report_is_grouped_as_asked(runtime: Runtime) -> None:
+    """By any of team, user, model, feature; anything else is 400."""
+    month = month_of(runtime.clock.time())
+    runtime.store.record(UsageRecord(month, "a", "u", "m", "f", "completed", 5, 6))
+    found = await admin_usage(runtime, by="feature")
+    assert (found["rows"][0]["feature"], found["rows"][0]["tokens"]) == ("f", 11)
+    assert (await admin_usage(runtime, month="2020-01"))["rows"] == []
+    for wrong in ({"by": "colour"}, {"month": "yesterday"}):
+        with pytest.raises(ApiError) as refusal:
+            await admin_usage(runtime, **wrong)
+        assert refusal.value.status == 400
+
+
+async def test_a_store_that_is_down_is_503(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a retry-after, in a sentence."""
+
+    async def down(*_: object) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(runtime.store, "peek", down)
+    with pytest.raises(ApiError) as refusal:
+        await own_usage(runtime, Caller("k", "plain", "ann", ALL))
+    assert (refusal.value.status, refusal.value.code) == (503, "store_unavailable")
