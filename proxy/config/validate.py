@@ -20,6 +20,7 @@ _STRUCTURE: Final = frozenset(
     ("model_type", "dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "none_required",
      "model_attributes_type", "dataclass_type", "mapping_type")
 )  # fmt: skip
+_REQUIRED: Final = "this key is required"
 _CLASS: Final = re.compile(r"\^\[A-Za-z0-9(.*)\]\{\d,(\d+)\}\$")
 _DIGIT: Final = r"\d"
 _SHAPE: Final = re.compile(r"\^((?:\\d|[-/.])+)\$")
@@ -162,7 +163,9 @@ class Validator:
             item = (telling or items)[0]
             alternatives = items if not telling or len(telling) == len(items) else telling
             result.append((place, *self._sentence(item, alternatives, place, annotation, raw, extra)))
-        return result
+        # A mistyped key that is required is one mistake, not two.
+        meant = {(*place[:-1], suggestion) for place, _, suggestion in result if suggestion}
+        return [row for row in result if not (row[0] in meant and row[1] == _REQUIRED)]
 
     def _sentence(
         self, item: Any, items: list[Any], place: Path, annotation: Any, raw: Any, extra: tuple[str, ...]
@@ -177,7 +180,7 @@ class Validator:
             others = "" if near or not known else f"; known here: {listed(sorted(known), 'and')}"
             return f"unknown key{others}", near
         if kind == "missing":
-            return "this key is required", None
+            return _REQUIRED, None
         if kind in ("literal_error", "enum"):
             options = _options(annotation, place) or [context.get("expected", "").replace("'", "")]
             near = did_you_mean(str(_at(raw, place)), options)
