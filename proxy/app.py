@@ -198,15 +198,16 @@ class Sidecar:
     # --- the log line of a call ---------------------------------------------------------------------------
     def log_call(self, fields: dict[str, Any]) -> None:
         """Write the call's one line."""
+        self.writer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
+
+    def stamp(self) -> str:
+        """Return the current time for a log line: RFC 3339, milliseconds, UTC; the date formatted once a second."""
         now = time()
         second = int(now)
         if second != self._second:
             self._second = second
             self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        head = (
-            f'{{"ts":"{self._stamp}{int((now - second) * 1000):03d}Z","level":"info","event":"llm_request_completed",'
-        )
-        self.writer.write(head.encode() + orjson.dumps(fields)[1:] + b"\n")
+        return f"{self._stamp}{int((now - second) * 1000):03d}Z"
 
     # --- gauges -------------------------------------------------------------------------------------------
     def _circuits(self) -> list[tuple[tuple[str, ...], float]]:

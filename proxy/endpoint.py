@@ -368,7 +368,7 @@ def finish(side: Sidecar, call: Call, end: End, error: ApiError | None, status: 
         runtime.log.error("finisher_failed", extra={"fields": {"request_id": call.id, **describe(raised)}})
     settle_claims(call, outcome)
     _count(call, outcome)
-    side.log_call(_line(call, outcome))
+    side.log_call(_line(call, outcome, side.stamp()))
 
 
 def _count(call: Call, outcome: Outcome) -> None:
@@ -404,13 +404,16 @@ def _count(call: Call, outcome: Outcome) -> None:
         metrics.overhead.observe(max(0.0, duration - call.upstream_s))
 
 
-def _line(call: Call, outcome: Outcome) -> dict[str, Any]:
+def _line(call: Call, outcome: Outcome, stamp: str) -> dict[str, Any]:
     usage = outcome.usage
     target = outcome.target
     now = monotonic()
     duration = now - call.started
     first = call.meter.first
     line: dict[str, Any] = {
+        "ts": stamp,
+        "level": "info",
+        "event": "llm_request_completed",
         "request_id": call.id,
         "upstream_request_id": call.upstream_id,
         "trace_id": call.trace[3:35] if call.trace else None,
@@ -460,6 +463,9 @@ def _early(
     runtime.metrics.requests.inc(("", "other", team, "other", STATUS[end]))
     side.log_call(
         {
+            "ts": side.stamp(),
+            "level": "info",
+            "event": "llm_request_completed",
             "request_id": rid,
             "endpoint": endpoint,
             "team": caller.team if caller is not None else None,

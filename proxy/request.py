@@ -16,6 +16,7 @@ from proxy.chunk import Slot
 from proxy.errors import ApiError
 
 MAX_DEPTH: Final = 64
+_HALF: Final = MAX_DEPTH // 2
 MAX_MESSAGES: Final = 2_000
 MAX_TOKENS: Final = 100_000_000
 ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
@@ -40,8 +41,9 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         bad(f"The request body is not valid JSON ({reason}); send one UTF-8 encoded JSON object.")
     if type(body) is not dict:
         bad("The request body must be a JSON object.")
-    # Cheaper than a walk: no more brackets than the limit means no deeper than the limit.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+    # Cheaper than a walk: depth takes as many brackets, and so many of one kind (splitting finds them by
+    # memchr, a fifth of what bytes.count takes).
+    if len(raw.split(b"{", _HALF)) > _HALF or len(raw.split(b"[", _HALF)) > _HALF:
         _check_depth(body)
     return body
 
@@ -138,7 +140,7 @@ class ApiRequest:
 
     def texts(self) -> Iterator[Slot]:
         """Yield every string of the request that is not structural, as writable slots."""
-        yield from _leaves(self, self.body, (), _STRUCTURAL_TOP)
+        return iter(_leaves(self, self.body, (), _TOP, []))
 
 
 class ChatRequest(ApiRequest):
@@ -397,28 +399,52 @@ ChatRequest.checks = _COMMON | _CHAT
 
 # --- the slots of a request ----------------------------------------------------------------------------
 
-#: Keys whose string values are structure, not text: the upstream needs them as they are.
+#: Keys whose strings are structure, not text: the upstream needs them as they are.
 _STRUCTURAL: Final = frozenset(
     ("role", "type", "id", "tool_call_id", "call_id", "format", "detail", "encoding_format", "ttl", "mime_type")
 )
-_STRUCTURAL_TOP: Final = _STRUCTURAL | frozenset(
+_TOP: Final = _STRUCTURAL | frozenset(
     ("model", "service_tier", "reasoning_effort", "verbosity", "modalities", "template", "tool_choice",
      "function_call", "truncation", "voice")
 )  # fmt: skip
+_FREE: Final[frozenset[str]] = frozenset()
+_NAMED: Final = _STRUCTURAL | {"name"}
+_SCHEMA: Final = frozenset(("type", "format", "pattern", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding"))
+#: What is structure below a key; elsewhere what held above it goes on. Free text may hold any key.
+_BELOW: Final[dict[str, frozenset[str]]] = {
+    "metadata": _FREE,
+    "variables": _FREE,
+    "tools": _NAMED,
+    "functions": _NAMED,
+    "function": _NAMED,
+    "custom": _NAMED,
+    "json_schema": _NAMED,
+    "parameters": _SCHEMA,
+    "schema": _SCHEMA,
+    "thinking_blocks": _STRUCTURAL | {"signature", "data"},
+    "input_audio": _STRUCTURAL | {"data"},
+    "file": _STRUCTURAL | {"file_data", "file_id"},
+}
 
 
-def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str]) -> Iterator[Slot]:
-    items = list(node.items()) if type(node) is dict else list(enumerate(node))
-    named = type(node) is dict and ("parameters" in node or "arguments" in node or "input" in node)
-    for key, value in items:
+def _leaves(
+    owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str], found: list[Slot]
+) -> list[Slot]:
+    for key, value in node.items() if type(node) is dict else enumerate(node):
         kind = type(value)
         if kind is str:
-            if key in skip or (named and key == "name"):
+            if key in skip or (key == "url" and value[:5] == "data:" and path[-1:] == ("image_url",)):
                 continue
-            label = "arguments" if key == "arguments" else ("content" if type(key) is int else str(key))
-            yield Slot(owner, node, key, label, (*path, key))
-        elif (kind is dict or kind is list) and key not in skip:
-            yield from _leaves(owner, value, (*path, key), _STRUCTURAL)
+            label = key if type(key) is str else "content"
+            found.append(Slot(owner, node, key, label, (*path, key)))
+        elif kind is dict or kind is list:
+            if key in skip and (kind is list or not path):
+                continue
+            below = skip if skip is _FREE or type(key) is int else _BELOW.get(key, skip if path else _STRUCTURAL)
+            if key == "function_call" and path:
+                below = _NAMED
+            _leaves(owner, value, (*path, key), below, found)
+    return found
 
 
 REQUESTS: Final[dict[str, type[ApiRequest]]] = {

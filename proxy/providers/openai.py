@@ -112,8 +112,11 @@ class OpenAI(Provider):
                 raise self._unlike("data", body)
             return chunk
         choices = data.get("choices")
-        if type(choices) is not list or not all(type(choice) is dict for choice in choices):
+        if type(choices) is not list:
             raise self._unlike("choices", body)
+        for choice in choices:
+            if type(choice) is not dict:
+                raise self._unlike("choices", body)
         _mend_whole(chunk, endpoint, model)
         return chunk
 
@@ -244,15 +247,17 @@ def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
     if data.get("object") != wanted:
         data["object"] = wanted
         chunk.touch()
-    for name, value in (("id", "chatcmpl-0"), ("model", model), ("created", 0)):
-        if not data.get(name) and data.get(name) != value:
-            data[name] = value
-            chunk.touch()
+    if not (data.get("id") and data.get("model") and data.get("created")):
+        for name, value in (("id", "chatcmpl-0"), ("model", model), ("created", 0)):
+            if not data.get(name) and data.get(name) != value:
+                data[name] = value
+                chunk.touch()
     for index, choice in enumerate(data["choices"]):
         if type(choice.get("index")) is not int:
             choice["index"] = index
             chunk.touch()
-        _mend_finish(chunk, choice)
+        if choice.get("finish_reason") not in FINISH:
+            _mend_finish(chunk, choice)
         message = choice.get("message")
         if endpoint == "chat" and type(message) is not dict:
             message = choice["message"] = {"role": "assistant", "content": None}  # Azure, where it filtered all
