@@ -129,13 +129,13 @@ def main() -> int:
     if not has_key():
         found = start_model() if os.environ.get("DEMO", "1") != "0" else None
         if found is not None:
+            # To the sidecar the model is one more server that speaks OpenAI's API.
             model, port = found
-            environment["LLM_PROVIDER"] = "other"
-            environment["LLM_BASE_URL"] = f"http://127.0.0.1:{port}/v1"
-            environment["LLM_API_KEY"] = "none"
-            environment["LLM_MODEL"] = "gemma3-270m"
-        else:
-            environment["LLM_PROVIDER"] = "echo"
+            environment |= {
+                "OPENAI_API_KEY": "no-key-needed",
+                "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
+                "OPENAI_MODEL": "gemma3-270m",
+            }
     sidecar = subprocess.Popen(
         [sys.executable, "-m", "proxy", "serve", *sys.argv[1:]], cwd=ROOT, env=environment, start_new_session=True
     )
