@@ -176,6 +176,7 @@ def _short(value: Any) -> str:
         shown = ", ".join(_short(item) for item in value[:8])
         return f"[{shown}{', …' if len(value) > 8 else ''}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} {_short(item)}" for key, item in list(value.items())[:8]) + "}"
+        shown = ", ".join(f"{key} {_short(item)}" for key, item in list(value.items())[:8])
+        return f"{{{shown}{', …' if len(value) > 8 else ''}}}"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

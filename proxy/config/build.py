@@ -101,6 +101,7 @@ class Builder:
         parts["providers"] = self._providers(tree.get("providers"))
         parts["policies"] = self._policies(tree.get("policies"))
         self._collect(parts["server"].secret)
+        self._collect(*_passwords(parts["store"] if "store" in parts else StoreSettings()))
         for key_settings in parts["auth"].keys if "auth" in parts else ():
             self._collect(key_settings.key)
         return Config(self.document.file, self.folder, secrets=tuple(dict.fromkeys(self.secrets)), **parts)
@@ -298,3 +299,12 @@ class Builder:
             else:
                 common["store_down"] = value
         return common
+
+
+def _passwords(store: StoreSettings) -> list[SecretStr]:
+    if store.kind != "redis":
+        return []
+    from proxy.store.address import parse
+
+    address = parse(store.url)
+    return [SecretStr(password) for password in (address.password, address.sentinel_password) if password]

@@ -16,7 +16,7 @@ MASK: Final = "***"
 _SENSITIVE: Final = re.compile(
     r"(?i)(^|_)(key|secret|token|password|passwd|webhook|hash)$|^headers$|authorization|credential"
 )
-_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+@")
+_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=_password=)[^&\s]+")
 
 
 def masked(config: Config) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _text(value: str, secrets: Any, key: str) -> str:
     for secret in secrets:
         if secret in value:
             value = value.replace(secret, MASK)
-    return _USERINFO.sub(f"{MASK}@", value)
+    return _USERINFO.sub(MASK, value)
 
 
 __all__ = ["MASK", "masked"]

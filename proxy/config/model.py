@@ -11,23 +11,23 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 from policies.base import Policy, PolicyConfig
 from proxy.config.auth import AuthSettings
+from proxy.config.expectation import Name, PolicyTest
 from proxy.config.parameters import Parameters
+from proxy.config.route import ModelRoute, RouteTarget
 from proxy.config.units import Duration, Size
 from proxy.providers.base import Provider, ProviderSettings, Strict
 
 __all__ = [
-    "Address", "Config", "ModelRoute", "PolicyEntry", "PolicyTest", "Price", "ProviderEntry", "RateSettings",
+    "Address", "Config", "Feature", "ModelRoute", "Name", "PolicyEntry", "PolicyTest", "Price", "ProviderEntry", "RateSettings",
     "RouteTarget", "ServerSettings", "StoreSettings", "TeamSettings", "TelemetrySettings", "UsageSettings",
     "UserSettings",
 ]  # fmt: skip
@@ -64,7 +64,6 @@ def parse_address(value: Any) -> Address:
 
 
 ListenAddress = Annotated[Address, BeforeValidator(parse_address, json_schema_input_type=str)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 #: Values that end up as metric labels and log fields.
 Feature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
 
@@ -93,7 +92,7 @@ class ServerSettings(Strict):
         return value
 
 
-SCHEMES = ("memory", "sqlite", "redis", "rediss", "redis+sentinel")
+REDIS = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 
 
 class StoreSettings(Strict):
@@ -113,87 +112,27 @@ class StoreSettings(Strict):
     @field_validator("url")
     @classmethod
     def _known(cls, url: str) -> str:
-        scheme, separator, rest = url.partition("://")
-        if url == "memory" or (separator and scheme in SCHEMES[1:] and rest):
-            if scheme == "sqlite" and not rest.startswith("/"):
+        if url == "memory":
+            return url
+        scheme, _, rest = url.partition("://")
+        if scheme == "sqlite":
+            if not rest.startswith("/") or rest.endswith("/"):
                 raise ValueError("a SQLite file is named with three slashes, such as sqlite:///var/lib/llm.db")
             return url
-        raise ValueError("a store is memory, sqlite:///path, redis://host, rediss://host or redis+sentinel://host")
+        if scheme not in REDIS:
+            raise ValueError("a store is memory, sqlite:///path, redis://host, rediss://host or redis+sentinel://host")
+        from proxy.store.address import parse
+
+        try:
+            parse(url)
+        except ValueError as error:
+            raise ValueError(_sentence(error)) from None
+        return url
 
 
-class RouteTarget(NamedTuple):
-    """One place that a model name leads to."""
-
-    to: str
-    """``provider/model``."""
-    weight: float = 1.0
-
-
-_TARGET_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "string", "pattern": "^[^/]+/.+"},
-        {
-            "type": "object",
-            "properties": {
-                "to": {"type": "string", "pattern": "^[^/]+/.+"},
-                "weight": {"type": "number", "exclusiveMinimum": 0},
-            },
-            "required": ["to"],
-            "additionalProperties": False,
-        },
-    ]
-}
-
-
-class ModelRoute(Strict):
-    """An entry of ``models:``; a string or a list stands for ordered targets."""
-
-    model_config = ConfigDict(
-        json_schema_extra=lambda schema: _any_of(
-            schema,
-            {"type": "string", "pattern": "^[^/]+/.+"},
-            {"type": "array", "minItems": 1, "items": _TARGET_SCHEMA},
-        )
-    )
-
-    strategy: Literal["ordered", "weighted"] = "ordered"
-    targets: Annotated[
-        tuple[RouteTarget, ...], WithJsonSchema({"type": "array", "minItems": 1, "items": _TARGET_SCHEMA})
-    ] = Field(min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = [value]
-        if isinstance(value, list):
-            value = {"targets": value}
-        return value
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _targets(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            raise ValueError("targets must be a list of provider/model")
-        return tuple(_target(item) for item in value)
-
-
-def _any_of(schema: dict[str, Any], *others: dict[str, Any]) -> None:
-    """Make a model's schema, in place, one of several forms."""
-    own = dict(schema)
-    schema.clear()
-    schema["anyOf"] = [own, *others]
-
-
-def _target(item: Any) -> RouteTarget:
-    if isinstance(item, str):
-        return RouteTarget(item)
-    if isinstance(item, dict) and isinstance(item.get("to"), str) and set(item) <= {"to", "weight"}:
-        weight = item.get("weight", 1.0)
-        if isinstance(weight, int | float) and not isinstance(weight, bool) and weight > 0:
-            return RouteTarget(item["to"], float(weight))
-        raise ValueError("a weight must be a number above 0")
-    raise ValueError("a target is provider/model, or {to: provider/model, weight: 1}")
+def _sentence(error: Exception) -> str:
+    text = str(error).rstrip(".")
+    return f"{text[:1].lower()}{text[1:]}"
 
 
 class RateSettings(Strict):
@@ -258,56 +197,6 @@ class TelemetrySettings(Strict):
         if isinstance(value, str):
             return {"WARN": "WARNING", "CRITICAL": "ERROR"}.get(value.upper(), value.upper())
         return value
-
-
-class TestCaller(Strict):
-    """Who makes the request of a policy test."""
-
-    __test__ = False
-
-    team: Name = "default"
-    user: Name = "local"
-    key: Name = "test"
-    feature: str = ""
-
-
-class TestUpstream(Strict):
-    """What the pretended upstream answers."""
-
-    __test__ = False
-
-    reply: str = "ok"
-
-
-class Expectation(Strict):
-    """What a policy test wants to see; what is left out may be anything."""
-
-    allowed: bool | None = None
-    refused: str | None = None
-    param: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    upstream_text: str | None = None
-    reply_text: str | None = None
-    cache: Literal["hit", "miss", "bypass", "coalesced"] | None = None
-
-    @model_validator(mode="after")
-    def _sensible(self) -> Expectation:
-        if not self.model_fields_set:
-            raise ValueError("a test needs something to expect, such as `allowed: true`")
-        if self.refused is not None and self.allowed:
-            raise ValueError("a call cannot be both allowed and refused; keep one of them")
-        return self
-
-
-class PolicyTest(Strict):
-    """An entry of ``tests:``."""
-
-    name: str
-    as_: TestCaller = Field(TestCaller(), alias="as")
-    request: dict[str, Any]
-    upstream: TestUpstream = TestUpstream()
-    expect: Expectation
 
 
 @dataclass(frozen=True, slots=True)

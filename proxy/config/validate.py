@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from proxy.config import shape
+from proxy.config import shape, wording
 from proxy.config.document import Document
 from proxy.config.expand import Unset
 from proxy.config.problem import Path, did_you_mean, listed
@@ -20,15 +19,6 @@ _STRUCTURE: Final = frozenset(
     ("model_type", "dict_type", "list_type", "tuple_type", "set_type", "frozen_set_type", "none_required",
      "model_attributes_type", "dataclass_type", "mapping_type")
 )  # fmt: skip
-_REQUIRED: Final = "this key is required"
-_CLASS: Final = re.compile(r"\^\[A-Za-z0-9(.*)\]\{\d,(\d+)\}\$")
-_DIGIT: Final = r"\d"
-_SHAPE: Final = re.compile(r"\^((?:\\d|[-/.])+)\$")
-_KINDS: Final = {
-    "string": "a text", "int": "a whole number", "float": "a number", "bool": "true or false",
-    "list": "a list", "tuple": "a list", "set": "a list", "frozen_set": "a list", "dict": "keys with values",
-    "model": "keys with values", "mapping": "keys with values",
-}  # fmt: skip
 
 
 class Validator:
@@ -107,7 +97,7 @@ class Validator:
             return raw
         options = {option for option in shape.arms(annotation) if option is not type(None)}
         if options == {bool} and type(raw) is str:
-            self._note(path, _not_boolean(raw))
+            self._note(path, wording.not_boolean(raw))
             return False
         if type(raw) is bool and options <= {int, float}:
             self._note(path, f"this must be a number, not {str(raw).lower()}")
@@ -139,7 +129,7 @@ class Validator:
             for i, item in enumerate(raw):
                 self._booleans(value[i], item, (*path, i))
         elif type(value) is bool and type(raw) is not bool and path not in self.whole:
-            self._note(path, _not_boolean(raw))
+            self._note(path, wording.not_boolean(raw))
         elif type(value) in (int, float) and type(raw) is bool:
             self._note(path, f"this must be a number, not {str(raw).lower()}")
 
@@ -165,7 +155,7 @@ class Validator:
             result.append((place, *self._sentence(item, alternatives, place, annotation, raw, extra)))
         # A mistyped key that is required is one mistake, not two.
         meant = {(*place[:-1], suggestion) for place, _, suggestion in result if suggestion}
-        return [row for row in result if not (row[0] in meant and row[1] == _REQUIRED)]
+        return [row for row in result if not (row[0] in meant and row[1] == wording.REQUIRED)]
 
     def _sentence(
         self, item: Any, items: list[Any], place: Path, annotation: Any, raw: Any, extra: tuple[str, ...]
@@ -180,7 +170,7 @@ class Validator:
             others = "" if near or not known else f"; known here: {listed(sorted(known), 'and')}"
             return f"unknown key{others}", near
         if kind == "missing":
-            return _REQUIRED, None
+            return wording.REQUIRED, None
         if kind in ("literal_error", "enum"):
             options = _options(annotation, place) or [context.get("expected", "").replace("'", "")]
             near = did_you_mean(str(_at(raw, place)), options)
@@ -190,11 +180,13 @@ class Validator:
         got = self._got(raw, place)
         value = _at(raw, place)
         if kind in ("bool_type", "bool_parsing"):
-            sentence = _not_boolean(value if got else None)
+            sentence = wording.not_boolean(value if got else None)
             return sentence if "write" in sentence else f"{sentence}{got}", None
         if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
             return f'this must be a text; quote it: "{value}"', None
-        wanted = list(dict.fromkeys(_KINDS[k] for other in items if (k := _kind(other["type"])) in _KINDS))
+        wanted = list(
+            dict.fromkeys(wording.KINDS[k] for other in items if (k := wording.kind(other["type"])) in wording.KINDS)
+        )
         if wanted:
             return f"this must be {' or '.join(wanted)}{got}", None
         if kind == "int_from_float":
@@ -204,9 +196,9 @@ class Validator:
                 "greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
                 "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le"),
             }[kind]  # fmt: skip
-            return f"this must be {sign} {_number(context.get(bound))}{got}", None
+            return f"this must be {sign} {wording.number(context.get(bound))}{got}", None
         if kind == "string_pattern_mismatch":
-            return f"{_pattern(str(context.get('pattern')))}{got}", None
+            return f"{wording.pattern(str(context.get('pattern')))}{got}", None
         if kind == "string_too_short" and context.get("min_length") == 1:
             return "this must not be empty", None
         if kind == "too_short":
@@ -268,38 +260,3 @@ def _options(annotation: Any, place: Path) -> list[str]:
     for step in place:
         annotation = shape.child(annotation, step)
     return [str(o) for arm in shape.arms(annotation) if get_origin(arm) is Literal for o in get_args(arm)]
-
-
-def _pattern(pattern: str) -> str:
-    """Return what a pattern asks for, in words for a plain class of characters."""
-    if match := _CLASS.fullmatch(pattern):
-        signs = match[1].replace("\\", "")
-        return f"this takes letters, digits and `{signs}`, at most {match[2]} characters"
-    if match := _SHAPE.fullmatch(pattern):
-        return f"this must look like {match[1].replace(_DIGIT, '0')}"
-    return f"this must match `{pattern}`"
-
-
-def _kind(error: str) -> str:
-    for suffix in ("_type", "_parsing", "_parsing_size"):
-        if error.endswith(suffix):
-            return error.removesuffix(suffix)
-    return ""
-
-
-def _not_boolean(raw: Any) -> str:
-    word = str(raw).strip().lower()
-    if isinstance(raw, str) and word in ("yes", "on", "y"):
-        return f"`{raw}` is a text in YAML 1.2; write true"
-    if isinstance(raw, str) and word in ("no", "off", "n"):
-        return f"`{raw}` is a text in YAML 1.2; write false"
-    return "this must be true or false"
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
-
-
-__all__ = ["SecretStr", "Validator"]

@@ -9,7 +9,7 @@ from proxy.config.mask import masked
 
 TEXT = """
 server: {secret: canary-server-secret}
-store: {url: "redis://user:canary-store@redis:6379/0"}
+store: {url: "redis+sentinel://user:canary-store@redis:26379/main?sentinel_password=canary-sentinel"}
 auth:
   keys:
     - {id: ops, key: canary-client-key-1, roles: [manage]}
@@ -40,7 +40,7 @@ def test_everything_else_is_shown_as_in_the_file() -> None:
     """The dump reads like llm.yml, and is JSON."""
     shown = masked(load_text(TEXT))
     assert shown["server"]["listen"] == "127.0.0.1:8080"
-    assert shown["store"]["url"] == "redis://***@redis:6379/0"
+    assert shown["store"]["url"] == "redis+sentinel://***@redis:26379/main?sentinel_password=***"
     assert shown["models"]["smart"]["targets"][0] == {"to": "openai/gpt-4o", "weight": 3.0}
     assert shown["policies"][0] == {
         "prompt_limit": {"max_tokens": 10, "max_messages": None, "enforce": True, "store_down": "refuse"}
