@@ -174,7 +174,7 @@ class Sidecar:
             from proxy.admin.web import routes
 
             handler = routes().get(scope["path"]) or routes().get(short)
-            if handler is None:
+            if handler is None or (scope["path"] == "/metrics" and not self.runtime.config.telemetry.enabled):
                 raise _not_found(scope["path"])
             methods, permission, _ = handler
             if method not in methods:

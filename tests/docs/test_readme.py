@@ -1,0 +1,70 @@
+"""The README's tables and examples are the code's: each is compared with what it describes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from policies.registry import BUILTIN
+from proxy.cli import COMMANDS
+from proxy.errors import TABLE
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def errors_table():
+    """Return the table of errors as the README must show it."""
+    rows = ["| code | HTTP | type |", "| --- | --- | --- |"]
+    rows += [f"| `{code}` | {row.status} | {row.type} |" for code, row in TABLE.items()]
+    return "\n".join(rows)
+
+
+def between(name):
+    return README.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+def test_the_errors_table_is_the_codes():
+    """Every code stands in the README with its status and type, and no other."""
+    assert between("errors") == errors_table()
+
+
+def test_policies_and_commands_are_all_there():
+    """The tables name every built-in policy, in the order recommended, and every command."""
+    table = README.split("### Policies")[1].split("### Commands")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.M) == list(BUILTIN)
+    commands = README.split("### Commands")[1].split("### A policy")[0]
+    assert set(re.findall(r"^\| `llm-sidecar (\w+)", commands, re.M)) == set(COMMANDS)
+
+
+def test_the_policy_example_is_the_one_that_the_tests_run():
+    """OfficeHours in the README is, line by line, the class that the pipeline's tests load."""
+    shown = README.split("class OfficeHours(Policy):")[1].split("```")[0].strip()
+    run = (ROOT / "tests/core/plugins.py").read_text().split("class OfficeHours(Policy):")[1].split("\n\n\n")[0].strip()
+    assert shown == run
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([a-z-]+)", README, re.M))))
+def test_every_make_target_exists(target):
+    """Each `make` line of the README names a target."""
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_every_link_leads_somewhere(link):
+    """Relative links of the README name files of the repository."""
+    assert (ROOT / link).exists()
+
+
+def test_nothing_names_this_machine():
+    """No file names a package index, or a path of the machine it was written on."""
+    import subprocess
+
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    hosts = re.compile(rb"(?:files\.pythonhosted|pypi\.(?:org|python)|registry\.npmjs|/work/(?:main|shared|\.library))")
+    guilty = []
+    for name in files:
+        path = ROOT / name
+        if path.is_file() and name != "tests/docs/test_readme.py" and hosts.search(path.read_bytes()):
+            guilty.append(name)
+    assert guilty == []
