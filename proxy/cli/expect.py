@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from proxy.config.model import Expectation
+from proxy.config.expectation import Expectation
 
 
 def disagreements(expect: Expectation, found: Mapping[str, Any]) -> list[str]:
