@@ -16,6 +16,7 @@ from proxy.call import Call
 from proxy.chunk import Chunk
 from proxy.errors import ApiError, Truncated, UpstreamError
 from proxy.providers.base import StreamDecoder, Target
+from proxy.providers.failure import scrub
 from proxy.request import ApiRequest
 from proxy.server.wire import Wire
 from proxy.shape import Fold
@@ -36,11 +37,16 @@ _UPSTREAM_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-goog
 class Source:
     """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
 
-    __slots__ = ("_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "waited", "whole")
+    __slots__ = (
+        "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "_started", "waited", "whole",
+    )  # fmt: skip
 
-    def __init__(self, call: Call, entry: ProviderEntry, reply: UpstreamReply, decoder: StreamDecoder | None) -> None:
+    def __init__(
+        self, call: Call, entry: ProviderEntry, reply: UpstreamReply, decoder: StreamDecoder | None, started: float
+    ) -> None:
         self._call = call
         self._entry = entry
+        self._started = started
         self._reply = reply
         self._decoder = decoder
         self._parser = SseParser() if decoder is not None else None
@@ -84,12 +90,12 @@ class Source:
                     for event, payload in self._parser.feed(data):
                         chunks.extend(decoder.feed(event, payload))
                     if decoder.done:
-                        self._finish()
+                        self._finish(chunks)
                 else:
                     for event, payload in self._parser.flush():
                         chunks.extend(decoder.feed(event, payload))
                     chunks.extend(decoder.close())
-                    self._finish()
+                    self._finish(chunks)
             except UpstreamError as error:
                 if not self._complete(error, chunks):
                     self._error = error
@@ -111,25 +117,29 @@ class Source:
             chunks.extend(decoder.close())
         except UpstreamError:
             return False
-        self._finish()
+        self._finish(chunks)
         return True
 
-    def _finish(self) -> None:
+    def _finish(self, chunks: list[Chunk]) -> None:
         self._ended = True
         self._call.meter.complete = True
+        if self._entry.provider.finish_words:
+            _watch_finish(self._call, self._entry, chunks)
 
     def settle(self) -> None:
         """Book the attempt's success and give the connection back once its message has ended."""
         call = self._call
         assert call.target is not None
-        self._entry.succeeded(call.target.model, monotonic())
+        self._entry.succeeded(call.target.model, monotonic(), self._started)
         self._reply.release()
 
     def fail(self, error: UpstreamError) -> None:
         """Book a failure in mid-stream and drop the connection."""
         call = self._call
         assert call.target is not None
-        self._entry.failed(call.target.model, error, monotonic())
+        error.message = self._entry.hide(error.message)
+        self._entry.failed(call.target.model, error, monotonic(), self._started)
+        self._entry.left(call.target.model, self._started)
         call.runtime.metrics.upstream_errors.inc((self._entry.name, error.code))
         self._reply.close()
 
@@ -137,7 +147,7 @@ class Source:
         """Drop the connection: the client left, or a policy stopped the answer."""
         call = self._call
         if call.target is not None:
-            self._entry.left(call.target.model)
+            self._entry.left(call.target.model, self._started)
         self._reply.close()
 
 
@@ -178,18 +188,14 @@ async def forward(call: Call, wire: Wire | None) -> Source:
             soonest = wait if soonest is None else min(soonest, wait)
             continue
         try:
-            return await _target(call, wire, target, entry)
+            return await _target(call, wire, target, entry, now)
         except UpstreamError as error:
             last = error
             if _committed(wire) or not (error.retryable or error.next_key or error.counts):
                 raise
         except ApiError as error:
             # This target cannot honour the request; another of the route may.
-            entry.left(target.model)
             last = last or error
-        except BaseException:
-            entry.left(target.model)
-            raise
     if last is not None:
         raise last
     raise ApiError(
@@ -203,61 +209,86 @@ def _committed(wire: Wire | None) -> bool:
     return wire is not None and wire.started
 
 
-async def _target(call: Call, wire: Wire | None, target: Target, entry: ProviderEntry) -> Source:
-    """Try one target until it answers, its error is final, or retries are used up."""
-    runtime = call.runtime
-    provider = target.provider
-    sent = _encode(call, target)
-    call.target = target
-    tries = 0
-    tried: set[int] = set()
-    entry.budget.call(monotonic())
-    while True:
-        now = monotonic()
-        index = entry.key(now, tried)
-        if index is None:
-            index = 0
-        try:
-            source = await _attempt(call, entry, sent, index)
-        except UpstreamError as error:
-            now = monotonic()
-            error.message = entry.hide(error.message)
-            runtime.metrics.upstream_errors.inc((entry.name, error.code))
-            if _usage_refused(error, provider, sent):
-                provider.stream_usage = False  # type: ignore[attr-defined]
-                sent = _encode(call, target)
-                continue
-            entry.failed(target.model, error, now)
-            if _committed(wire):
-                raise
-            if error.next_key:
-                tried.add(index)
-                entry.rest(index, now)
-                if len(tried) < entry.key_count:
-                    _again(call, entry)
-                    continue
-            if not error.retryable or tries >= entry.settings.max_retries or not entry.allow(target.model, now):
-                raise
-            wait = error.retry_after
-            if wait is None:
-                wait = min(2.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0)
-            elif wait > MAX_WAIT or len(call.route) > 1:
-                raise
-            if not entry.budget.take(now):
-                raise
-            tries += 1
-            tried.clear()
-            _again(call, entry)
-            if wait:
-                await asyncio.sleep(wait)
-            continue
+async def _target(call: Call, wire: Wire | None, target: Target, entry: ProviderEntry, started: float) -> Source:
+    """Try one target until it answers, its error is final, or retries are used up.
+
+    ``started`` is when the breaker let the call pass, by which it knows its probe's verdict.
+    """
+    mark = len(call.headers)
+    try:
+        sent = _encode(call, target)
+        if call.target is not None:
+            _again(call, entry)  # another target failed before
+        call.target = target
+        # Now, for a keep-alive comment may commit the headers before the answer is there.
         call.headers.extend(_dropped(sent))
-        return source
+        entry.budget.call(started)
+        tries = 0
+        tried: set[int] = set()
+        while True:
+            index = entry.key(monotonic(), tried) or 0
+            try:
+                return await _attempt(call, entry, sent, index, started)
+            except UpstreamError as error:
+                now = monotonic()
+                _note(call, entry, error)
+                if _usage_refused(error, target.provider, sent):
+                    target.provider.stream_usage = False  # type: ignore[attr-defined]
+                    sent = _encode(call, target)
+                    continue
+                entry.failed(target.model, error, now, started)
+                if _committed(wire):
+                    raise
+                if error.next_key:
+                    tried.add(index)
+                    entry.rest(index, now, error.retry_after)
+                    if entry.next_key(now, tried) is not None:
+                        _again(call, entry)
+                        continue
+                if not error.retryable or tries >= entry.settings.max_retries or not entry.allow(target.model, now):
+                    raise
+                started = now
+                wait = error.retry_after
+                if wait is None:
+                    wait = min(2.0, 0.1 * 2**tries) * random.uniform(0.5, 1.0)
+                elif wait > MAX_WAIT or target is not call.route[-1]:
+                    raise
+                if not entry.budget.take(now):
+                    raise
+                tries += 1
+                tried.clear()
+                _again(call, entry)
+                await asyncio.sleep(wait)
+    except BaseException:
+        del call.headers[mark:]
+        entry.left(target.model, started)
+        raise
+
+
+def _note(call: Call, entry: ProviderEntry, error: UpstreamError) -> None:
+    """Take our own keys out of what the upstream said, and count it."""
+    error.message = entry.hide(error.message)
+    if error.param is not None:
+        error.param = entry.hide(error.param)
+    call.runtime.metrics.upstream_errors.inc((entry.name, error.code))
+
+
+def _watch_finish(call: Call, entry: ProviderEntry, chunks: Sequence[Chunk]) -> None:
+    """Count a finish word that the vendor's reference does not list: the translator then said `stop`."""
+    for chunk in chunks:
+        for choice in chunk.choices:
+            word = choice.get("x_llm_native_finish_reason")
+            if word is not None and word not in entry.provider.finish_words:
+                call.runtime.metrics.unknown_finish.inc((entry.name,))
+                if entry.new_word(word):
+                    fields = {"provider": entry.name, "word": scrub(word, 60), "request_id": call.id}
+                    call.runtime.log.warning("unknown_finish_reason", extra={"fields": fields})
 
 
 def _again(call: Call, entry: ProviderEntry) -> None:
     call.retries += 1
-    call.meter.retry()
+    assert call.target is not None
+    call.meter.retry(call.target.model)
     call.runtime.metrics.upstream_retries.inc((entry.name,))
 
 
@@ -281,11 +312,12 @@ def _dropped(sent: UpstreamRequest) -> list[tuple[str, str]]:
     return headers
 
 
-async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, index: int) -> Source:
+async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, index: int, started: float) -> Source:
     """Send once; return when a whole answer, or a stream's first content, has been decoded."""
     provider = entry.provider
     meter = call.meter
     meter.sent = True
+    call.upstream_id = None
     began = monotonic()
     try:
         try:
@@ -302,23 +334,32 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
         try:
             if reply.status != 200:
                 meter.sent = False
-                raise provider.failure(reply.status, headers, await reply.body(MAX_ERROR))
-            streamed = headers.get("content-type", "").startswith("text/event-stream")
-            if not streamed:
+                raise provider.failure(reply.status, headers, await _error_body(reply))
+            if not headers.get("content-type", "")[:17].lower().startswith("text/event-stream"):
                 body = await reply.body(MAX_REPLY)
                 chunk = provider.decode(200, headers, body, sent)
                 meter.complete = True
                 meter.see((chunk,))
-                source = Source(call, entry, reply, None)
+                if provider.finish_words:
+                    _watch_finish(call, entry, (chunk,))
+                source = Source(call, entry, reply, None, started)
                 source.hold([chunk], ended=True)
                 return source
-            source = Source(call, entry, reply, provider.decoder(sent))
+            source = Source(call, entry, reply, provider.decoder(sent), started)
             return await _begin(call, source, whole=not sent.stream)
         except BaseException:
             reply.close()
             raise
     finally:
         call.upstream_s += monotonic() - began
+
+
+async def _error_body(reply: UpstreamReply) -> bytes:
+    """Return an error reply's body; a broken or endless one must not hide the status that came with it."""
+    try:
+        return await reply.body(MAX_ERROR)
+    except UpstreamError:
+        return b""
 
 
 async def _begin(call: Call, source: Source, *, whole: bool) -> Source:

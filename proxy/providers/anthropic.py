@@ -13,7 +13,7 @@ from pydantic import Field
 
 from proxy.chunk import Chunk
 from proxy.errors import UpstreamError
-from proxy.providers.anthropic_reply import error_of, whole
+from proxy.providers.anthropic_reply import FINISH, error_of, whole
 from proxy.providers.anthropic_request import encode
 from proxy.providers.anthropic_stream import AnthropicDecoder
 from proxy.providers.base import Provider, ProviderSettings, StreamDecoder, Target
@@ -35,6 +35,7 @@ class Anthropic(Provider):
     kind: ClassVar[str] = "anthropic"
     Settings: ClassVar[type[ProviderSettings]] = AnthropicSettings
     default_base_url: ClassVar[str] = "https://api.anthropic.com"
+    finish_words: ClassVar[frozenset[str]] = frozenset(FINISH)
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         super().__init__(name, settings)

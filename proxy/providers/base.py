@@ -136,6 +136,8 @@ class Provider:
     endpoints: ClassVar[frozenset[str]] = frozenset(("chat",))
     default_base_url: ClassVar[str] = ""
     needs_key: ClassVar[bool] = True
+    finish_words: ClassVar[frozenset[str]] = frozenset()
+    """The vendor's own finish words (`x_llm_native_finish_reason`); any other is counted and logged. Empty: none is."""
     now: Callable[[], float] = staticmethod(time.time)
     """Wall seconds, for `created` where a vendor's reply holds no time; tests set their own on the instance."""
 

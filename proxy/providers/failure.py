@@ -86,7 +86,7 @@ def parse_wait(value: str, now: float | None = None) -> float | None:
         if "T" in value:
             from datetime import datetime
 
-            return max(0.0, datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp() - wall)
+            return max(0.0, datetime.fromisoformat(value).timestamp() - wall)
         return max(0.0, parsedate_to_datetime(value).timestamp() - wall)
     except (ValueError, TypeError, OverflowError):
         return None

@@ -70,16 +70,32 @@ class Meter:
             estimated=bool(usage.get("x_llm_estimated")),
         )
 
-    def retry(self) -> None:
-        """Begin another attempt: what a failed one is known to have cost stays on the bill."""
-        if self.usage is not None and self.usage.total:
-            self._spent.append(self.usage)
+    def retry(self, model: str) -> None:
+        """Begin another attempt: what the failed one cost stays on the bill.
+
+        A refusal costs nothing; an attempt that broke off after it was sent is counted as the end of a call
+        would count it.
+        """
+        spent = self._now(model)
+        if spent.total:
+            self._spent.append(spent)
         self.usage = None
         self._parts = []
         self.sent = False
 
     def total(self, model: str) -> Usage:
         """Return what the call has cost so far, estimated where the provider has not said."""
+        usage = self._now(model)
+        for spent in self._spent:
+            usage = Usage(
+                usage.prompt + spent.prompt, usage.completion + spent.completion, usage.cached + spent.cached,
+                usage.cache_write + spent.cache_write, usage.reasoning + spent.reasoning,
+                estimated=usage.estimated or spent.estimated,
+            )  # fmt: skip
+        return usage
+
+    def _now(self, model: str) -> Usage:
+        """Return what the attempt under way has cost."""
         usage = self.usage
         if usage is None:
             if not self.sent and not self._parts:
@@ -91,12 +107,6 @@ class Meter:
             # A stream cut after the provider's opening numbers: those know nothing of the answer yet.
             made = tokens.count_text("".join(self._parts), model)
             usage = Usage(usage.prompt, made, usage.cached, usage.cache_write, estimated=True)
-        for spent in self._spent:
-            usage = Usage(
-                usage.prompt + spent.prompt, usage.completion + spent.completion, usage.cached + spent.cached,
-                usage.cache_write + spent.cache_write, usage.reasoning + spent.reasoning,
-                estimated=usage.estimated or spent.estimated,
-            )  # fmt: skip
         return usage
 
 

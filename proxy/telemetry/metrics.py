@@ -141,6 +141,11 @@ class Metrics:
         )
         self.upstream_errors = Counter("llm_upstream_errors_total", "Failed attempts upstream.", ("provider", "code"))
         self.upstream_retries = Counter("llm_upstream_retries_total", "Attempts after the first.", ("provider",))
+        self.unknown_finish = Counter(
+            "llm_unknown_finish_reasons_total",
+            "Answers whose finish word is not in the vendor's reference; the client saw `stop`.",
+            ("provider",),
+        )
         self.in_flight = Gauge("llm_in_flight", "Calls being served.")
         self.key_age = Gauge("llm_provider_key_age_days", "Age of the provider's API key.", ("provider",))
         self.reload_success = Gauge("llm_config_reload_success", "1 if the last load of llm.yml succeeded.")

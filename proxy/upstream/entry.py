@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from time import monotonic
 from typing import Any, Final
 
 from proxy.errors import UpstreamError
 from proxy.providers.base import Provider, ProviderSettings, TimeoutSettings
 from proxy.upstream.base import Timeouts, Upstream
-from proxy.upstream.breaker import Breaker
+from proxy.upstream.breaker import CLOSED, Breaker
 from proxy.upstream.budget import RetryBudget
 
 _MAX_BREAKERS: Final = 1_000
+_SHOWN: Final = 20
 _KEY_REST: Final = 30.0
+_LONGEST_REST: Final = 300.0
+#: Errors that are the operator's to mend: no failure of the upstream, but no health either.
+_OURS: Final = ("upstream_auth_error", "upstream_quota_exceeded")
 
 
 class ProviderEntry:
     """A provider of llm.yml with everything that outlives a single call."""
 
     __slots__ = (
-        "_bad", "_breakers", "_keys", "_outcomes", "_secrets", "budget", "last_error", "last_success", "name",
+        "_bad", "_breakers", "_keys", "_outcomes", "_secrets", "_words", "budget", "last_error", "last_success", "name",
         "provider", "settings", "upstream",
     )  # fmt: skip
 
@@ -32,8 +37,10 @@ class ProviderEntry:
         self._secrets = [key.get_secret_value() for key in self.settings.api_key]
         self._keys = [provider.credentials(key) for key in self._secrets] or [[]]
         self._bad: dict[int, float] = {}
+        self._words: set[str] = set()
         self._breakers: dict[str, Breaker] = {}
         self.budget = RetryBudget()
+        upstream.allow_retry = self.may_retry
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=100)
         self.last_error: tuple[float, str] | None = None
         self.last_success: float | None = None
@@ -59,20 +66,45 @@ class ProviderEntry:
         """Return the headers that carry key ``index``."""
         return self._keys[index]
 
-    def rest(self, index: int, now: float) -> None:
-        """Let a refused key rest while others are used."""
+    def rest(self, index: int, now: float, wait: float | None = None) -> None:
+        """Let a refused key rest while others are used: ``wait`` seconds where the upstream said so."""
         if len(self._keys) > 1:
-            self._bad[index] = now + _KEY_REST
+            self._bad[index] = now + (_KEY_REST if wait is None else min(max(wait, 1.0), _LONGEST_REST))
+
+    def next_key(self, now: float, tried: set[int]) -> int | None:
+        """Return the key to try at once after a refusal, None if there is none.
+
+        A key that has not been refused lately is free to try; one that rests costs of the retry budget, so
+        that a provider that limits every key is not asked again by every call for every key.
+        """
+        index = self.key(now, tried)
+        if index is None or (self._bad.get(index, 0.0) > now and not self.budget.take(now)):
+            return None
+        return index
+
+    def new_word(self, word: str) -> bool:
+        """Tell whether ``word`` was not seen before: what is odd is logged once, and not without bound."""
+        if word in self._words or len(self._words) >= _SHOWN:
+            return False
+        self._words.add(word)
+        return True
+
+    def may_retry(self) -> bool:
+        """Take one retry from the budget: what the connections ask before they send a request again."""
+        return self.budget.take(monotonic())
 
     def hide(self, text: str) -> str:
         """Return ``text`` without any of this provider's keys, whole or in part."""
         for secret in self._secrets:
-            while len(secret) >= 8 and secret[:8] in text:
-                start = text.index(secret[:8])
+            if len(secret) < 8:
+                continue
+            start = text.find(secret[:8])
+            while start >= 0:
                 end = start
                 while end < len(text) and not text[end].isspace() and text[end] not in "\"',;)":
                     end += 1
                 text = text[:start] + "[REDACTED]" + text[end:]
+                start = text.find(secret[:8], start + 10)
         return text
 
     # --- breaker and health -----------------------------------------------------------------------------
@@ -91,18 +123,26 @@ class ProviderEntry:
         breaker = self._breakers.get(model)
         return breaker.retry_after(now) if breaker is not None else 0.0
 
-    def succeeded(self, model: str, now: float) -> None:
-        """Book a success: it resets the count of failures."""
-        if self._breakers:
-            self._breakers.pop(model, None)
+    def succeeded(self, model: str, now: float, started: float | None = None) -> None:
+        """Book a success: it resets the count of failures.
+
+        ``started`` is the ``now`` of the attempt's :meth:`allow`, here and below: the end of a call that began
+        before the breaker opened says nothing about the upstream of now.
+        """
+        breaker = self._breakers.get(model) if self._breakers else None
+        if breaker is not None:
+            breaker.success(started)
+            if breaker.state(now) == CLOSED:
+                del self._breakers[model]
         self.last_success = now
         self._outcomes.append((now, True))
 
-    def failed(self, model: str, error: UpstreamError, now: float) -> None:
+    def failed(self, model: str, error: UpstreamError, now: float, started: float | None = None) -> None:
         """Book a failed attempt; only errors that count move the breaker."""
         self.last_error = (time.time(), error.code)
         if not error.counts:
-            self.left(model)
+            if error.code in _OURS:
+                self._outcomes.append((now, False))
             return
         self._outcomes.append((now, False))
         breaker = self._breakers.get(model)
@@ -111,20 +151,20 @@ class ProviderEntry:
                 self._breakers.pop(next(iter(self._breakers)))
             settings = self.settings.breaker
             breaker = self._breakers[model] = Breaker(settings.failures, settings.open)
-        breaker.failure(now)
+        breaker.failure(now, started)
 
-    def left(self, model: str) -> None:
+    def left(self, model: str, started: float | None = None) -> None:
         """Give a probe's place back without a verdict: the client left, or the upstream said no for another reason."""
         breaker = self._breakers.get(model)
         if breaker is not None:
-            breaker.abandon()
+            breaker.abandon(started)
 
     def state(self, now: float) -> int:
         """Return the worst breaker's state: 0 closed, 1 half-open, 2 open."""
         return max((breaker.state(now) for breaker in self._breakers.values()), default=0)
 
     def health(self, now: float) -> dict[str, Any]:
-        """Return what real calls say about this provider."""
+        """Return what real calls say about this provider; ``circuits``: seconds until each model's next probe."""
         recent = [ok for at, ok in self._outcomes if at > now - 300]
         state = self.state(now)
         failures = recent.count(False)
@@ -141,6 +181,13 @@ class ProviderEntry:
         }
         if self.last_error is not None:
             body["last_error"] = self.last_error[1]
+        waiting = {
+            model: round(breaker.retry_after(now), 1)
+            for model, breaker in self._breakers.items()
+            if breaker.state(now) != CLOSED
+        }
+        if waiting:
+            body["circuits"] = dict(list(waiting.items())[:_SHOWN])
         return body
 
 
