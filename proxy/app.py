@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -88,7 +89,7 @@ class Sidecar:
         self.in_flight -= 1
 
     # --- dispatch ---------------------------------------------------------------------------------------
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await _lifespan(receive, send)
@@ -130,7 +131,7 @@ class Sidecar:
 
     async def _other(
         self,
-        scope: dict[str, Any],
+        scope: MutableMapping[str, Any],
         receive: Any,
         send: Any,
         wire: Wire,
@@ -216,7 +217,7 @@ class Sidecar:
 
     def _key_ages(self) -> list[tuple[tuple[str, ...], float]]:
         now = self.runtime.clock.now()
-        ages = []
+        ages: list[tuple[tuple[str, ...], float]] = []
         for name, entry in self.runtime.providers.items():
             if created := entry.settings.key_created:
                 moment = datetime.fromisoformat(str(created))

@@ -71,8 +71,8 @@ async def generate(
             _early(side, wire, headers, rid, caller, endpoint, error, started)
             return
         except ConnectionError:
-            error = ApiError("invalid_request", "The client left before its request was complete.")
-            _early(side, wire, headers, rid, caller, endpoint, error, started, gone=True)
+            left = ApiError("invalid_request", "The client left before its request was complete.")
+            _early(side, wire, headers, rid, caller, endpoint, left, started, gone=True)
             return
         feature = headers.get(b"x-llm-feature", b"").decode("utf-8", "replace")
         call = Call(rid, runtime, caller, request, route, feature if feature in runtime.features else "other", started)

@@ -76,8 +76,9 @@ class Source:
             raise self._error
         if self._ended:
             return None
-        decoder, reply = self._decoder, self._reply
+        decoder, parser, reply = self._decoder, self._parser, self._reply
         assert decoder is not None
+        assert parser is not None
         while True:
             chunks: list[Chunk] = []
             try:
@@ -87,12 +88,12 @@ class Source:
                     data = await reply.read()
                     self.waited += monotonic() - began
                 if data:
-                    for event, payload in self._parser.feed(data):
+                    for event, payload in parser.feed(data):
                         chunks.extend(decoder.feed(event, payload))
                     if decoder.done:
                         self._finish(chunks)
                 else:
-                    for event, payload in self._parser.flush():
+                    for event, payload in parser.flush():
                         chunks.extend(decoder.feed(event, payload))
                     chunks.extend(decoder.close())
                     self._finish(chunks)

@@ -31,7 +31,7 @@ class Reloader:
 
     def _mark(self) -> tuple[Any, ...]:
         source = self._side.runtime.config.source
-        marks = []
+        marks: list[Any] = []
         for name in (source, ".env.llm", ".env"):
             try:
                 status = os.stat(name)

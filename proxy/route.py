@@ -101,27 +101,26 @@ class Router:
 
     def _resolve(self, model: str) -> Target:
         entries = self._entries
+        default = entries.get(self._default or "")
         if not model:
-            entry = entries.get(self._default or "")
-            if entry is None or not entry.settings.model:
+            if default is None or not default.settings.model:
                 raise ApiError(
                     "invalid_request", "`model` is missing and llm.yml names no default; say which one.", param="model"
                 )
-            return self.target(entry.name, entry.settings.model)
+            return self.target(default.name, default.settings.model)
         provider, slash, rest = model.partition("/")
         if slash and provider in entries:
             if not rest:
                 raise _unknown(model)
             return self.target(provider, rest)
-        if model in entries and entries[model].settings.model:
-            return self.target(model, entries[model].settings.model)
+        if model in entries and (own := entries[model].settings.model):
+            return self.target(model, own)
         for entry in entries.values():
             if any(fnmatchcase(model, glob) for glob in entry.settings.models):
                 return self.target(entry.name, model)
-        entry = entries.get(self._default or "")
-        if entry is None or (entry.settings.models and model != entry.settings.model):
+        if default is None or (default.settings.models and model != default.settings.model):
             raise _unknown(model)
-        return self.target(entry.name, model)
+        return self.target(default.name, model)
 
     def _draw(self, found: Sequence[tuple[Target, float]]) -> list[Target]:
         """Return all targets in a weighted random order: the rest are the fallbacks of the first."""

@@ -19,7 +19,7 @@ def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
     """
     data = whole.data
     chat = data.get("object") != "text_completion"
-    envelope = {name: data[name] for name in _ENVELOPE if name in data}
+    envelope: dict[str, Any] = {name: data[name] for name in _ENVELOPE if name in data}
     envelope["object"] = "chat.completion.chunk" if chat else "text_completion"
 
     def piece(index: int, part: Any, finish: str | None = None, **extra: Any) -> Chunk:

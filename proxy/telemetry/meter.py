@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from proxy import tokens
 from proxy.call import Usage
@@ -123,10 +123,10 @@ def _more(part: dict[str, Any], parts: list[str]) -> None:
                     parts.append(value)
 
 
-def _sane(value: Any) -> bool:
+def _sane(value: Any) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= SANE
 
 
 def _number(details: Any, name: str) -> int:
     value = details.get(name) if type(details) is dict else None
-    return value if _sane(value) else 0  # type: ignore[return-value]
+    return value if _sane(value) else 0

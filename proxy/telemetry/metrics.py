@@ -177,4 +177,4 @@ class Metrics:
         """Return the Prometheus text exposition."""
         from prometheus_client.exposition import generate_latest
 
-        return generate_latest(self)  # type: ignore[arg-type]
+        return generate_latest(self)
