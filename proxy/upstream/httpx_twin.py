@@ -322,6 +322,8 @@ def _transport(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncBaseTr
     )
     try:
         through = httpx2.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None) if proxy else None
+        if through is not None and not through.url.host:
+            raise ValueError("it names no host")
         return httpx2.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=through)
     except (httpx2.InvalidURL, ValueError, ImportError) as error:
         raise ValueError(f"proxy cannot be used: {error}") from None

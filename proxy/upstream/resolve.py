@@ -63,7 +63,7 @@ class Resolver:
         loop = asyncio.get_running_loop()
         flags = socket.AI_NUMERICHOST if self._literal else socket.AI_ADDRCONFIG
         asked = loop.time()
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=flags)
+        found = await _getaddrinfo(self._host, self._port, flags)
         answer = interleave([(int(family), address) for family, _, _, _, address in found])
         if not answer:
             raise OSError("no address")
@@ -75,6 +75,10 @@ class Resolver:
         self._lookup = None
         if not lookup.cancelled():
             lookup.exception()  # retrieved: every waiter may have left
+
+
+async def _getaddrinfo(host: str, port: int, flags: int) -> list[tuple[Any, ...]]:
+    return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

@@ -29,3 +29,7 @@ class Authority:
         if newest is not None:
             context.maximum_version = newest
         return context
+
+    def write_pem(self, path: Path, name: str = "localhost") -> None:
+        """Write a key with its chain, as nginx reads it."""
+        self._ca.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(str(path))

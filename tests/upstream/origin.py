@@ -95,13 +95,14 @@ class Origin:
         self._script = script
         self._context = context
         self._host = host
+        self.fixed_port = 0
         self.peers: list[Peer] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.failed: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
         options: dict[str, Any] = {"ssl": self._context, "ssl_shutdown_timeout": 0.1} if self._context else {}
-        self._server = await asyncio.start_server(self._serve, self._host, 0, limit=1 << 20, **options)
+        self._server = await asyncio.start_server(self._serve, self._host, self.fixed_port, limit=1 << 20, **options)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
