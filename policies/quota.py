@@ -120,6 +120,7 @@ class Quota(Policy[QuotaConfig]):
         request.body["max_completion_tokens" if request.endpoint == "chat" else "max_tokens"] = bound
         request.touch()
         call.notes["applied_max_tokens"] = bound
+        call.headers.append(("x-llm-applied-max-tokens", str(bound)))
 
     def _gauge(self, team: str, limit: int, used: int) -> None:
         metrics = self.kit.metrics

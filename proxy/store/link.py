@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,7 @@ class Link:
         self._metrics = metrics
         self._on_up = on_up
         self._connection: Connection | None = None
+        self._down_since = 0.0
         self._misses = 0
         self._closed = False
         self._ready: asyncio.Future[None] | None = None
@@ -151,12 +153,19 @@ class Link:
         self._connection = connection
         self._misses = 0
         if self.down:
+            self._count_degraded()
             self.down = False
             self._log.warning("store_back", extra={"fields": {"store": str(self.address)}})
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         self._ready = None
         self._on_up()
+
+    def _count_degraded(self) -> None:
+        now = time.monotonic()
+        if self._metrics is not None:
+            self._metrics.store_degraded.inc(amount=now - self._down_since)
+        self._down_since = now
 
     def _answer(self) -> None:
         self._misses = 0
@@ -187,6 +196,7 @@ class Link:
     async def _come_back(self) -> None:
         attempts = 0
         while True:
+            began = time.monotonic()
             try:
                 await self._connect()
                 return
@@ -195,15 +205,16 @@ class Link:
                 if attempts >= MISSES or self.down:
                     self._go_down(str(error))
             if self.down:
-                if self._metrics is not None:
-                    self._metrics.store_degraded.inc(amount=PROBE_EVERY)
-                await asyncio.sleep(PROBE_EVERY)
+                self._count_degraded()
+                await asyncio.sleep(max(RETRY_EVERY, began + PROBE_EVERY - time.monotonic()))
             else:
                 await asyncio.sleep(RETRY_EVERY)
 
     def _go_down(self, reason: str) -> None:
         """Count as down; said again in every second that lasts."""
-        self.down = True
+        if not self.down:
+            self.down = True
+            self._down_since = time.monotonic()
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(None)
         self._log.error("store_unavailable", extra={"fields": {"store": str(self.address), "reason": reason}})

@@ -56,6 +56,7 @@ async def test_an_unbounded_answer_gets_a_bound() -> None:
     assert call.request.body["max_completion_tokens"] == 300
     assert call.request.changed
     assert call.notes["applied_max_tokens"] == 300
+    assert headers(call)["x-llm-applied-max-tokens"] == "300"
     assert hold.claims[0].amount == call.estimate + 300
     own, _ = await limits.enter(max_tokens=7)
     assert "max_completion_tokens" not in own.request.body

@@ -90,7 +90,7 @@ async def test_a_frozen_store_costs_its_deadline_three_times_and_then_nothing(
     assert not await store.ping()
     store.settle(before, [4], record())
     await asyncio.sleep(1.2)
-    assert metrics.store_degraded.values[()] >= 1
+    assert 0.4 <= metrics.store_degraded.values[()] <= 1.5
     server.thaw()
     await back(store)
     assert (await store.admit(hold(quota(10, 1_000)))).admitted
