@@ -14,7 +14,7 @@ import orjson
 from proxy.auth import ALL
 from proxy.call import Call, Caller, Outcome, Usage
 from proxy.clock import Clock
-from proxy.endpoint import whole_chunk
+from proxy.endpoint import set_team, whole_chunk
 from proxy.errors import ApiError
 from proxy.forward import effective
 from proxy.pipeline import Filters, Replayed, ask, settle_claims
@@ -68,10 +68,7 @@ async def dry_run(
         call = Call("dry_" + secrets.token_hex(4), runtime, caller, request, route, feature, runtime.clock.monotonic())
         call.explain = []
         call.meter = Meter(request)
-        settings = runtime.teams.get(team) or runtime.teams.get("default")
-        call.team_settings = settings
-        if settings is not None and settings.parameters:
-            call.notes["parameters"] = dict(settings.parameters)
+        set_team(call)
         answer, above = await ask(call, runtime.steps)
         if answer is None:
             found["upstream"] = _upstream(runtime, call)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _BIG: Final = 1024 * 1024
+#: A caller whose answer others read too may be so many bytes behind; then it is dropped, and they go on.
+_LAG: Final = 1024 * 1024
 _DONE: Final = b"data: [DONE]\n\n"
 _JSON: Final = "content-type: application/json\r\n"
 _SSE: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -112,17 +114,21 @@ def _prepare(call: Call, headers: dict[bytes, bytes]) -> None:
             call.notes["hop"] = f"{_BAD_HEADER.sub('', seen)},{runtime.hop}"
         if headers.get(b"x-llm-explain") == b"1" and "llm:manage" in call.caller.permissions:
             call.explain = []
-    teams = runtime.teams
-    if teams:
-        settings = teams.get(call.caller.team) or teams.get("default")
-        call.team_settings = settings
-        if settings is not None:
-            parameters = dict(settings.parameters or {})
-            user = (settings.users or {}).get(call.caller.user)
-            if user is not None and getattr(user, "parameters", None):
-                parameters |= user.parameters
-            if parameters:
-                call.notes["parameters"] = parameters
+    if runtime.teams:
+        set_team(call)
+
+
+def set_team(call: Call) -> None:
+    """Give the call its team's settings (the default team's, for teams not listed), and the parameters they add."""
+    teams = call.runtime.teams
+    settings = teams.get(call.caller.team) or teams.get("default")
+    call.team_settings = settings
+    if settings is None:
+        return
+    user = settings.users.get(call.caller.user)
+    parameters = settings.parameters if user is None else {**settings.parameters, **user.parameters}
+    if parameters:
+        call.notes["parameters"] = dict(parameters)
 
 
 async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
@@ -131,10 +137,15 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
     end: End = "completed"
     error: ApiError | None = None
     source: Source | Replayed | None = None
+    filters: Filters | None = None
+    rest: Filters | None = None
+    keeper: Keeper | None = None
     status = 200
     try:
         try:
             runtime = call.runtime
+            if call.request.stream:
+                keeper = Keeper(call, wire, runtime.config.server.keep_alive)
             reply, above = await ask(call, runtime.steps)
             call.policy_s = monotonic() - call.started
             if call.gone and call.on_leave is None:
@@ -143,18 +154,14 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
             if reply is not None:
                 call.headers.extend(reply.headers)
                 source = Replayed(reply, whole=not call.request.stream)
-            if call.request.stream:
-                keeper = Keeper(call, wire, runtime.config.server.keep_alive)
-                try:
-                    if source is None:
-                        source = await forward(call, wire)
-                    await _stream(call, wire, source, filters, keeper)
-                finally:
-                    keeper.stop()
+            if source is None:
+                source = await forward(call, wire)
+            if keeper is not None:
+                await _stream(call, wire, source, filters, keeper)
             else:
-                if source is None:
-                    source = await forward(call, wire)
                 await _whole(call, wire, source, filters)
+            if call.gone:
+                end = "client_gone"
         except asyncio.CancelledError:
             if call.leave_reason is None and not call.gone:
                 raise  # not ours: the process is being torn down
@@ -168,8 +175,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
                 error = _shutting_down()
         except PolicyFault as caught:
             end, error = "fault", caught
-            if source is not None:
-                source.abort()
+            rest = _stopped(call, source, filters)
         except UpstreamError as caught:
             end, error = "upstream_error", caught
             if isinstance(source, Source):
@@ -179,8 +185,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
         except ApiError as caught:
             end = "upstream_error" if caught.code == "circuit_open" else "refused"
             error = caught
-            if source is not None:
-                source.abort()
+            rest = _stopped(call, source, filters)
         except ConnectionError:
             end = "client_gone"
             if source is not None:
@@ -191,10 +196,54 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
         call.runtime.log.error("internal_error", extra={"fields": {"request_id": call.id, **describe(caught)}})
         end = "fault"
         error = ApiError("internal_error", f"The sidecar failed; its operator finds the reason under {call.id}.")
+    finally:
+        if keeper is not None:
+            keeper.stop()
     if error is not None:
         status = error.status
+        if rest is not None:
+            wire.last()
         _send_error(call, wire, error)
+        if rest is not None and source is not None:
+            await _carry_on(call, source, rest)
     finish(side, call, end, error, status)
+
+
+def _stopped(call: Call, source: Source | Replayed | None, filters: Filters | None) -> Filters | None:
+    """Drop the upstream; or, if a policy ended only this caller's part, return what the answer still passes."""
+    audience = call.audience
+    if source is None:
+        return None
+    if audience is not None and filters is not None and audience.present():
+        rest = filters.below(audience)
+        if rest is not None:
+            return rest
+    source.abort()
+    return None
+
+
+async def _carry_on(call: Call, source: Source | Replayed, rest: Filters) -> None:
+    """Bring the answer to its end for those who share it; this call's own reply has ended."""
+    assert call.audience is not None
+    call.alone = True
+    call.no_store("stopped")
+    try:
+        while (batch := await source.next()) is not None:
+            rest.feed(batch)
+        rest.flush()
+        source.settle()
+    except asyncio.CancelledError:
+        source.abort()
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+    except UpstreamError as error:
+        call.audience.fail(error)
+        if isinstance(source, Source):
+            source.fail(error)
+    except ApiError as error:
+        call.audience.fail(error)
+        source.abort()
 
 
 def _shutting_down() -> ApiError:
@@ -226,6 +275,7 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
         batch = [piece for chunk in batch or () for piece in unfold(chunk)]
     else:
         batch = await source.next()
+    behind = 0
     while batch is not None:
         if filters:
             batch = filters.feed(batch)
@@ -238,7 +288,10 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
             wire.write(data)
             keeper.touch()
             if wire.paused:
-                await wire.drain()
+                if call.audience is None:
+                    await wire.drain()
+                else:
+                    behind = await _room(call, wire, behind + len(data))
         batch = None if source.whole else await source.next()
     tail = _frames(filters.flush(), wants_usage) if filters else b""
     source.settle()
@@ -246,6 +299,25 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
         wire.start(200, _head(call, _SSE))
     wire.write(tail + _DONE)
     wire.end()
+
+
+async def _room(call: Call, wire: Wire, behind: int) -> int:
+    """Wait until the client has read enough, or somebody who shares the answer waits for more of it.
+
+    Return how many bytes the client is behind; too many and it is dropped: the pace is the fastest reader's.
+    """
+    audience = call.audience
+    assert audience is not None
+    if behind > _LAG:
+        wire.abort()
+        call.leave("gone")
+        return 0
+    drained = asyncio.ensure_future(wire.drain())
+    try:
+        await asyncio.wait((drained, audience.hunger()), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        drained.cancel()
+    return behind if wire.paused else 0
 
 
 def _frames(chunks: Any, wants_usage: bool) -> bytes:
@@ -361,6 +433,7 @@ def finish(side: Sidecar, call: Call, end: End, error: ApiError | None, status: 
     runtime = call.runtime
     target = call.target
     usage: Usage = call.meter.total(target.model if target is not None else "")
+    call.error = error
     outcome = Outcome(end, status, usage, code=error.code if error is not None else None, target=target)
     outcome.cost = runtime.cost(call, outcome)
     for raised in call.finish(outcome):

@@ -30,9 +30,8 @@ class Reloader:
         self._retired: set[asyncio.Task[None]] = set()
 
     def _mark(self) -> tuple[Any, ...]:
-        source = self._side.runtime.config.source
         marks: list[Any] = []
-        for name in (source, ".env.llm", ".env"):
+        for name in self._side.runtime.config.files:
             try:
                 status = os.stat(name)
                 marks.append((status.st_mtime_ns, status.st_size, status.st_ino))

@@ -27,13 +27,10 @@ def run(args: argparse.Namespace) -> int:
     """Serve; return the process's exit code: 0 after a clean stop, 1 if the configuration or an address is no good."""
     listen = None
     try:
-        config = load(args.config)
         if args.host or args.port is not None:
-            address = config.server.listen
-            host = args.host or address.host
-            port = address.port if args.port is None else args.port
-            listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            config = load(args.config, listen=listen)
+            host = args.host or ""
+            listen = f"{f'[{host}]' if ':' in host else host}:{'' if args.port is None else args.port}"
+        config = load(args.config, listen=listen)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
