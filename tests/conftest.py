@@ -15,11 +15,11 @@ import pytest
 from tests.fakes.ledger import Ledger
 from tests.fakes.process import Upstream
 from tests.fakes.redis import RedisServer
-from tests.fakes.sidecar import Sidecar, config
+from tests.fakes.sidecar import BEHALF_KEY, PROVIDER_KEY, SECOND_KEY, Sidecar, config, hash_key
 
 ROOT = Path(__file__).resolve().parents[1]
 #: More than this many idle sidecars are not kept alive for later tests.
-MOST_SIDECARS = 5
+MOST_SIDECARS = 12
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +48,9 @@ class Sidecars:
         self.upstream = upstream
         self._kept: dict[str, Sidecar] = {}
 
-    def __call__(self, settings: dict[str, Any] | None = None, *, env: dict[str, str] | None = None, **changes: Any) -> Sidecar:
+    def __call__(
+        self, settings: dict[str, Any] | None = None, *, env: dict[str, str] | None = None, **changes: Any
+    ) -> Sidecar:
         """Return a running sidecar with the test configuration and ``changes``, or with exactly ``settings``."""
         wanted = settings if settings is not None else config(self.upstream.base(), **changes)
         key = json.dumps([wanted, env], sort_keys=True, default=str)
@@ -84,7 +86,84 @@ def sidecars(upstream: Upstream) -> Iterator[Sidecars]:
     pool.end()
 
 
-@pytest.fixture
+#: A breaker that stays shut: for tests whose upstream fails all the time.
+NEVER_OPEN: dict[str, Any] = {"failures": 1_000_000}
+#: The limits of the `hasty` sidecar, in seconds.
+LIMIT = 0.4
+
+
+def wires(upstream: Upstream, **common: Any) -> dict[str, Any]:
+    """Return one provider of each wire, all at the fake upstream, without retries, their breakers shut."""
+    shared: dict[str, Any] = {"api_key": PROVIDER_KEY, "max_retries": 0, "breaker": NEVER_OPEN, **common}
+    return {
+        "openai": {**shared, "base_url": upstream.base()},
+        "anthropic": {**shared, "base_url": upstream.url, "max_tokens": 1000},
+        "gemini": {**shared, "base_url": upstream.url},
+        "azure_openai": {**shared, "base_url": upstream.url},
+    }
+
+
+@pytest.fixture(scope="session")
+def steady(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
+    """Four wires, long timeouts: for upstreams that break and clients that leave. One key speaks for others."""
+    settings = config(upstream.base(), providers=wires(upstream))
+    settings["auth"]["keys"].append(
+        {
+            "id": "agent",
+            "hash": hash_key(BEHALF_KEY),
+            "team": "platform",
+            "user": "agent",
+            "roles": ["generate"],
+            "on_behalf": True,
+        }
+    )
+    return sidecars(settings)
+
+
+#: Providers of the `hasty` sidecar that are none.
+ODD = ("refuse", "reset", "full", "silent", "garbage")
+
+
+@pytest.fixture(scope="session")
+def hasty(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
+    """Four wires with timeouts of ``LIMIT``, odd ports, a wrong TLS port, and all that it says at DEBUG."""
+    limits = {"connect": LIMIT, "first_byte": LIMIT, "idle": LIMIT, "total": 20}
+    providers = wires(upstream, timeout=limits)
+    common = {**providers["openai"], "kind": "openai"}
+    for kind in ODD:
+        providers[kind] = {**common, "base_url": f"http://127.0.0.1:{upstream.listen(kind)}/v1"}
+    providers["tls"] = {**common, "base_url": f"https://localhost:{upstream.port}/v1"}
+    providers["keys"] = {**common, "api_key": [PROVIDER_KEY, SECOND_KEY]}
+    providers["brief"] = {**common, "timeout": {**limits, "total": 0.6}}
+    return sidecars(config(upstream.base(), providers=providers, telemetry={"log_level": "DEBUG"}))
+
+
+@pytest.fixture(scope="session")
+def tight(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
+    """Bodies of 256 KiB, 0.6 s to send them, one model (``gpt-4o``) but for provider ``free``."""
+    providers = wires(upstream)
+    settings = config(upstream.base(), server={"max_body": "256KiB", "receive_timeout": "600ms"})
+    settings["providers"] = {
+        "openai": {**providers["openai"], "models": ["gpt-4o"]},
+        "free": {**providers["openai"], "kind": "openai"},
+    }
+    return sidecars(settings)
+
+
+@pytest.fixture(scope="session")
+def capped(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
+    """At most ten calls at once."""
+    return sidecars(server={"max_in_flight": 10}, providers={"openai": {"breaker": NEVER_OPEN}})
+
+
+@pytest.fixture(scope="session")
+def eager(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
+    """Providers ``r1`` to ``r5`` that retry up to three times, each with a retry budget of its own."""
+    common = {**wires(upstream)["openai"], "kind": "openai", "max_retries": 3}
+    return sidecars(config(upstream.base(), providers={f"r{i}": dict(common) for i in range(1, 6)}))
+
+
+@pytest.fixture(scope="session")
 def sidecar(sidecars: Sidecars) -> Sidecar:
     """The shared sidecar with the plain test configuration."""
     return sidecars()

@@ -197,7 +197,13 @@ class OpenAI:
     def events(self, ask: Ask) -> Iterator[Event]:
         b = ask.behaviour
         every = self.usage(ask) if b.usage == "early" else ...
-        yield Event(self._frame(ask, [self._delta(i, {"role": "assistant", "content": "", "refusal": None}, None) for i in range(ask.n)]), 0, "role")
+        yield Event(
+            self._frame(
+                ask, [self._delta(i, {"role": "assistant", "content": "", "refusal": None}, None) for i in range(ask.n)]
+            ),
+            0,
+            "role",
+        )
         finish = b.finish
         if b.tools and ask.tools:
             yield from self._tool_events(ask)
@@ -206,7 +212,12 @@ class OpenAI:
             name = "refusal" if b.refusal else "content"
             for text, tokens in ask.pieces():
                 for i in range(ask.n):
-                    yield Event(self._frame(ask, [self._delta(i, {name: text}, None)], every), tokens, "chunk" if i == ask.n - 1 else "part", text)
+                    yield Event(
+                        self._frame(ask, [self._delta(i, {name: text}, None)], every),
+                        tokens,
+                        "chunk" if i == ask.n - 1 else "part",
+                        text,
+                    )
         final = self.usage(ask) if b.usage == "finish" else ...
         yield Event(self._frame(ask, [self._delta(i, {}, finish) for i in range(ask.n)], final), 0, "finish")
         if (ask.include_usage or b.usage == "always") and b.usage not in ("absent", "finish", "early"):
@@ -222,13 +233,23 @@ class OpenAI:
             for k in range(0, len(arguments), 5):
                 piece = {"index": i, "function": {"arguments": arguments[k : k + 5]}}
                 last = k + 5 >= len(arguments)
-                yield Event(self._frame(ask, [self._delta(0, {"tool_calls": [piece]}, None)]), 6 if last else 0, "chunk" if last else "part")
+                yield Event(
+                    self._frame(ask, [self._delta(0, {"tool_calls": [piece]}, None)]),
+                    6 if last else 0,
+                    "chunk" if last else "part",
+                )
 
     def error(self, status: int, message: str, code: str, type: str) -> bytes:
-        return dumps({"error": {"message": message, "type": type or "server_error", "param": None, "code": code or None}})
+        return dumps(
+            {"error": {"message": message, "type": type or "server_error", "param": None, "code": code or None}}
+        )
 
     def error_event(self, message: str, code: str) -> bytes:
-        return b"data: " + dumps({"error": {"message": message, "type": "server_error", "param": None, "code": code}}) + b"\n\n"
+        return (
+            b"data: "
+            + dumps({"error": {"message": message, "type": "server_error", "param": None, "code": code}})
+            + b"\n\n"
+        )
 
     def bad_shape(self) -> bytes:
         return b'data: {"id":7,"object":[],"choices":"none","usage":"much"}\n\n'
@@ -267,7 +288,9 @@ def embeddings(ask: Ask) -> bytes:
         data.append({"object": "embedding", "index": i, "embedding": value})
     tokens = max(1, len(flatten(given).split()))
     ask.usage = (tokens, 0)
-    return dumps({"object": "list", "data": data, "model": ask.model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+    return dumps(
+        {"object": "list", "data": data, "model": ask.model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    )
 
 
 # --- Anthropic ---------------------------------------------------------------------------------------
@@ -280,7 +303,17 @@ class Anthropic:
 
     def ask(self, behaviour: Behaviour, id: str, model: str, body: dict[str, Any]) -> Ask:
         prompt = " ".join(filter(None, (flatten(body.get("system") or ""), flatten(body.get("messages") or ""))))
-        return Ask(behaviour, id, model, bool(body.get("stream")), True, 1, prompt, [tool["name"] for tool in body.get("tools") or ()], body)
+        return Ask(
+            behaviour,
+            id,
+            model,
+            bool(body.get("stream")),
+            True,
+            1,
+            prompt,
+            [tool["name"] for tool in body.get("tools") or ()],
+            body,
+        )
 
     def _usage(self, ask: Ask, output: Any = None) -> dict[str, Any]:
         claimed = ask.claimed() or (0, 0)
@@ -297,7 +330,12 @@ class Anthropic:
         b = ask.behaviour
         if b.tools and ask.tools:
             return [
-                {"type": "tool_use", "id": f"toolu_{ask.id}_{i}", "name": ask.tools[i % len(ask.tools)], "input": {"i": i}}
+                {
+                    "type": "tool_use",
+                    "id": f"toolu_{ask.id}_{i}",
+                    "name": ask.tools[i % len(ask.tools)],
+                    "input": {"i": i},
+                }
                 for i in range(b.tools)
             ]
         return [{"type": "text", "text": "".join(text for text, _ in ask.pieces())}]
@@ -305,7 +343,9 @@ class Anthropic:
     def _stop(self, ask: Ask) -> str:
         if ask.behaviour.tools and ask.tools:
             return "tool_use"
-        return {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}.get(ask.behaviour.finish, "end_turn")
+        return {"stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}.get(
+            ask.behaviour.finish, "end_turn"
+        )
 
     def whole(self, ask: Ask) -> bytes:
         return dumps({
@@ -326,24 +366,40 @@ class Anthropic:
         yield Event(self._frame("message_start", message=message), 0, "role")
         if b.tools and ask.tools:
             for i in range(b.tools):
-                block = {"type": "tool_use", "id": f"toolu_{ask.id}_{i}", "name": ask.tools[i % len(ask.tools)], "input": {}}
+                block = {
+                    "type": "tool_use",
+                    "id": f"toolu_{ask.id}_{i}",
+                    "name": ask.tools[i % len(ask.tools)],
+                    "input": {},
+                }
                 yield Event(self._frame("content_block_start", index=i, content_block=block), 4, "part")
                 for piece in ('{"i":', f" {i}}}"):
                     delta = {"type": "input_json_delta", "partial_json": piece}
                     yield Event(self._frame("content_block_delta", index=i, delta=delta), 3, "part")
                 yield Event(self._frame("content_block_stop", index=i), 0, "chunk")
         else:
-            yield Event(self._frame("content_block_start", index=0, content_block={"type": "text", "text": ""}), 0, "part")
+            yield Event(
+                self._frame("content_block_start", index=0, content_block={"type": "text", "text": ""}), 0, "part"
+            )
             yield Event(self._frame("ping"), 0, "part")
             for text, tokens in ask.pieces():
-                yield Event(self._frame("content_block_delta", index=0, delta={"type": "text_delta", "text": text}), tokens, "chunk", text)
+                yield Event(
+                    self._frame("content_block_delta", index=0, delta={"type": "text_delta", "text": text}),
+                    tokens,
+                    "chunk",
+                    text,
+                )
             yield Event(self._frame("content_block_stop", index=0), 0, "part")
         stop = {"stop_reason": self._stop(ask), "stop_sequence": None}
         yield Event(self._frame("message_delta", delta=stop, usage=self._usage(ask)), 0, "finish")
         yield Event(self._frame("message_stop"), 0, "done")
 
     def error(self, status: int, message: str, code: str, type: str) -> bytes:
-        kind = type or code or {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}.get(status, "api_error")
+        kind = (
+            type
+            or code
+            or {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}.get(status, "api_error")
+        )
         return dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": "req_fake"})
 
     def error_event(self, message: str, code: str) -> bytes:
@@ -403,7 +459,8 @@ class Gemini:
         if not (ask.behaviour.tools and ask.tools):
             return []
         return [
-            {"functionCall": {"name": ask.tools[i % len(ask.tools)], "args": {"i": i}}} for i in range(ask.behaviour.tools)
+            {"functionCall": {"name": ask.tools[i % len(ask.tools)], "args": {"i": i}}}
+            for i in range(ask.behaviour.tools)
         ]
 
     def whole(self, ask: Ask) -> bytes:

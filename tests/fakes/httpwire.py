@@ -42,7 +42,11 @@ class Reply:
 
 def openai_error(reply: Reply) -> dict[str, Any]:
     """Return the ``error`` object; AssertionError unless it has exactly OpenAI's four fields, well typed."""
-    assert (reply.header("content-type") or "").startswith("application/json"), (reply.status, reply.headers, reply.body[:200])
+    assert (reply.header("content-type") or "").startswith("application/json"), (
+        reply.status,
+        reply.headers,
+        reply.body[:200],
+    )
     error: dict[str, Any] = json.loads(reply.body)["error"]
     assert set(error) == {"message", "type", "param", "code"}, error
     assert isinstance(error["message"], str) and error["message"], error
@@ -224,7 +228,10 @@ class StreamSeen:
     @property
     def text(self) -> str:
         return "".join(
-            choice.get("delta", {}).get("content") or "" for chunk in self.chunks for choice in chunk.get("choices") or () if not choice.get("index")
+            choice.get("delta", {}).get("content") or ""
+            for chunk in self.chunks
+            for choice in chunk.get("choices") or ()
+            if not choice.get("index")
         )
 
     @property
@@ -234,7 +241,9 @@ class StreamSeen:
 
     @property
     def finish(self) -> str | None:
-        return next((c["finish_reason"] for chunk in self.chunks for c in chunk["choices"] if c.get("finish_reason")), None)
+        return next(
+            (c["finish_reason"] for chunk in self.chunks for c in chunk["choices"] if c.get("finish_reason")), None
+        )
 
     @property
     def usage(self) -> list[dict[str, Any]]:

@@ -69,11 +69,17 @@ class Ledger:
         """
         lines = self.lines(calls, timeout)
         self.idle(timeout)
-        assert len(lines) == calls, f"{calls} calls, {len(lines)} lines: {[(x['model'], x['outcome']) for x in lines][:10]}"
+        assert len(lines) == calls, (
+            f"{calls} calls, {len(lines)} lines: {[(x['model'], x['outcome']) for x in lines][:10]}"
+        )
         ids = [line["request_id"] for line in lines]
         assert len(set(ids)) == len(ids), "two lines for one call"
         if outcome is not None:
-            other = [(line["outcome"], line["code"], line["upstream_request_id"]) for line in lines if line["outcome"] != outcome]
+            other = [
+                (line["outcome"], line["code"], line["upstream_request_id"])
+                for line in lines
+                if line["outcome"] != outcome
+            ]
             assert not other, f"{len(other)} of {calls} did not end as {outcome}: {other[:5]}"
         records = {call["id"]: call for call in self.upstream.calls(self.tag, since=self.since, bodies=0)}
         attempts = sum(1 + line["retries"] for line in lines)
@@ -131,5 +137,7 @@ class Ledger:
             now = self.sidecar.fds
             if now <= self.fds + idle + spare:
                 return
-            assert time.monotonic() < limit, f"{now} file descriptors, {self.fds} before, {idle} idle upstream connections"
+            assert time.monotonic() < limit, (
+                f"{now} file descriptors, {self.fds} before, {idle} idle upstream connections"
+            )
             time.sleep(0.05)

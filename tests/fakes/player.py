@@ -423,7 +423,10 @@ def error_body(dialect: Dialect, record: Record, b: Behaviour) -> tuple[bytes, s
         case "json":
             return dialect.error(b.status, message, b.code, b.type), json_type
         case "html":
-            return f"<html><head><title>{b.status}</title></head><body><h1>{message}</h1></body></html>".encode(), "text/html"
+            return (
+                f"<html><head><title>{b.status}</title></head><body><h1>{message}</h1></body></html>".encode(),
+                "text/html",
+            )
         case "empty":
             return b"", ""
         case "text":

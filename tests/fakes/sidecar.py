@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENT_KEY = "sk-side-client-CANARYc11e47"
 OPS_KEY = "sk-side-ops-CANARY0b5"
 OTHER_KEY = "sk-side-other-CANARY07e4"
+BEHALF_KEY = "sk-side-agent-CANARY41aa"
 PROVIDER_KEY = "sk-proj-CANARYupstream9f27"
+SECOND_KEY = "sk-proj-CANARYsecond7c1d"
 
 
 def hash_key(key: str) -> str:
@@ -41,13 +43,21 @@ def config(upstream: str, **changes: Any) -> dict[str, Any]:
         "server": {"drain_delay": "0s", "shutdown_grace": "5s"},
         "auth": {
             "keys": [
-                {"id": "backend", "hash": hash_key(CLIENT_KEY), "team": "platform", "user": "svc", "roles": ["generate"]},
+                {
+                    "id": "backend",
+                    "hash": hash_key(CLIENT_KEY),
+                    "team": "platform",
+                    "user": "svc",
+                    "roles": ["generate"],
+                },
                 {"id": "ops", "hash": hash_key(OPS_KEY), "team": "ops", "roles": ["view", "manage"]},
                 {"id": "other", "hash": hash_key(OTHER_KEY), "team": "default", "user": "ann", "roles": ["generate"]},
             ]
         },
         "default_provider": "openai",
-        "providers": {"openai": {"base_url": upstream, "api_key": PROVIDER_KEY, "model": "gpt-4o-mini", "max_retries": 0}},
+        "providers": {
+            "openai": {"base_url": upstream, "api_key": PROVIDER_KEY, "model": "gpt-4o-mini", "max_retries": 0}
+        },
     }
     return _merge(base, changes)
 
@@ -164,13 +174,24 @@ class Sidecar:
     def raw(self, **options: Any) -> RawClient:
         return RawClient(self.port, **options)
 
-    def ask(self, method: str, path: str, body: Any = None, *, key: str | None = None, headers: Any = (), timeout: float = 30.0) -> Reply:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        headers: Any = (),
+        timeout: float = 30.0,
+    ) -> Reply:
         """Send one request on a connection of its own and return the reply."""
         with self.raw(timeout=timeout) as client:
             client.reader.heads_only = method == "HEAD"
             return client.ask(request(path, body, method=method, key=key, headers=headers), timeout=timeout)
 
-    def chat(self, model: str, *, key: str = CLIENT_KEY, headers: Any = (), timeout: float = 30.0, **body: Any) -> Reply:
+    def chat(
+        self, model: str, *, key: str = CLIENT_KEY, headers: Any = (), timeout: float = 30.0, **body: Any
+    ) -> Reply:
         """Send one chat completion."""
         return self.ask("POST", "/v1/chat/completions", chat(model, **body), key=key, headers=headers, timeout=timeout)
 

@@ -91,7 +91,9 @@ class FakeServer:
             body = json.loads(record.body) if record.body else {}
         except ValueError:
             record.problem = "the request's body is not JSON"
-            return await self._simple(wire, record, 400, {"error": {"message": "not JSON", "type": "invalid_request_error"}})
+            return await self._simple(
+                wire, record, 400, {"error": {"message": "not JSON", "type": "invalid_request_error"}}
+            )
         dialect: Dialect | None = None
         model = str(body.get("model") or "") if isinstance(body, dict) else ""
         if path.endswith("/chat/completions"):
@@ -124,7 +126,9 @@ class FakeServer:
                 names = ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small"]
                 data = [{"id": name, "object": "model", "created": 1, "owned_by": "fake"} for name in names]
                 return await self._simple(wire, record, behaviour.status, {"object": "list", "data": data})
-            return await self._simple(wire, record, 404, {"error": {"message": f"no route {path}", "type": "invalid_request_error"}})
+            return await self._simple(
+                wire, record, 404, {"error": {"message": f"no route {path}", "type": "invalid_request_error"}}
+            )
         ask = dialect.ask(behaviour, record.id, model, body)
         record.stream = ask.stream
         await Player(wire, record, ask, dialect).play()

@@ -44,6 +44,35 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+class Strain:
+    """How late this process wakes: what the machine adds to every time measured here.
+
+    Limits in the tests are the promises' own plus ``slack``: on an idle machine next to nothing, on one
+    that others keep busy as much as they take.
+    """
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+
+    async def __aenter__(self) -> Strain:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def _watch(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            self.late.append(time.monotonic() - began - 0.005)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    @property
+    def slack(self) -> float:
+        """Return what to allow on top of a limit, in seconds: sidecar, upstream and client wait for the core in turn."""
+        return 3 * max(self.late, default=0.0)
+
+
 class Memory:
     """Watch a sidecar's memory while something goes on: ``peak`` and ``end`` above the start, in bytes."""
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from typing import Any
 
 import pytest
 
-from tests.conftest import Sidecars
 from tests.fakes.httpwire import openai_error
 from tests.fakes.ledger import Ledger
 from tests.fakes.process import Upstream
 from tests.fakes.rawclient import AsyncRawClient, chat, request
 from tests.fakes.sidecar import CLIENT_KEY, Sidecar
-from tests.reliability.load import Memory, call, percentile, timed
+from tests.reliability.load import Memory, Strain, call, percentile, timed
 
 MIB = 1 << 20
 KIB = 1 << 10
@@ -24,7 +24,9 @@ KIB = 1 << 10
 # --- R9 ---------------------------------------------------------------------------------------------------
 
 
-async def slow_readers(steady: Sidecar, books: Ledger, readers: int, stalled: int, seconds: float) -> None:
+async def slow_readers(
+    steady: Sidecar, books: Ledger, strain: Strain, readers: int, stalled: int, seconds: float
+) -> None:
     """Open streams of 50 MiB, read 1 KiB/s of some and nothing of others; watch memory and the upstream."""
     size = 8 * KIB
     models = [f"openai/m;{books.tag};chunks=6400;size={size};no{i}" for i in range(readers + stalled)]
@@ -45,22 +47,22 @@ async def slow_readers(steady: Sidecar, books: Ledger, readers: int, stalled: in
         # The kernel's buffers on both legs (a few MiB) and 256 KiB of ours; the other 45 MiB stay where they are.
         assert max(sent) <= 12 * MIB, f"the upstream is not throttled: {max(sent) / MIB:.1f} MiB sent"
         healthy, reply = await timed(call(steady, f"openai/m;{books.tag};ok"))
-        assert reply.status == 200 and healthy < 0.5
+        assert reply.status == 200 and healthy < 0.5 + strain.slack
     assert memory.peak <= len(models) * 256 * KIB + 8 * MIB, f"{memory.peak / len(models) / KIB:.0f} KiB a connection"
     for client in clients:
         client.close()
     books.check(len(models) + 1, upstream=len(models) + 1, unread=10**7)
 
 
-async def test_slow_readers_hold_the_upstream_back(steady: Sidecar, books: Ledger) -> None:
+async def test_slow_readers_hold_the_upstream_back(steady: Sidecar, books: Ledger, strain: Strain) -> None:
     """R9 with 8 slow readers and 4 that read nothing: bounded memory, a throttled upstream, nobody else slower."""
-    await slow_readers(steady, books, 8, 4, 1.0)
+    await slow_readers(steady, books, strain, 8, 4, 1.0)
 
 
 @pytest.mark.slow
-async def test_a_hundred_slow_readers(steady: Sidecar, books: Ledger) -> None:
+async def test_a_hundred_slow_readers(steady: Sidecar, books: Ledger, strain: Strain) -> None:
     """R9 in full: 100 at 1 KiB/s and 20 that never read."""
-    await slow_readers(steady, books, 100, 20, 20.0)
+    await slow_readers(steady, books, strain, 100, 20, 20.0)
 
 
 @pytest.mark.slow
@@ -69,7 +71,9 @@ async def test_stalled_readers_are_cut_at_the_write_deadline(steady: Sidecar, bo
     clients = []
     for i in range(5):
         client = await AsyncRawClient.open(steady.port, receive_buffer=4 * KIB)
-        await client.send(request(body=chat(f"openai/m;{books.tag};chunks=6400;size=8192;no{i}", stream=True), key=CLIENT_KEY))
+        await client.send(
+            request(body=chat(f"openai/m;{books.tag};chunks=6400;size=8192;no{i}", stream=True), key=CLIENT_KEY)
+        )
         clients.append(client)
     rows = books.check(5, upstream=5, outcome="client_gone", unread=10**7, timeout=45)
     assert all(25 <= row.line["duration_ms"] / 1000 <= 40 for row in rows)
@@ -80,7 +84,9 @@ async def test_stalled_readers_are_cut_at_the_write_deadline(steady: Sidecar, bo
 # --- R10 --------------------------------------------------------------------------------------------------
 
 
-async def slow_loris(short: Sidecar, books: Ledger, each: int, deadline: float, interval: float) -> None:
+async def slow_loris(
+    short: Sidecar, books: Ledger, strain: Strain, prefix: str, each: int, deadline: float, interval: float
+) -> None:
     """Trickle headers, trickle bodies, connect and say nothing; all are closed in time, others are served."""
     head = request(body=chat("m"), key=CLIENT_KEY)
     body = head.index(b"\r\n\r\n") + 4
@@ -112,62 +118,64 @@ async def slow_loris(short: Sidecar, books: Ledger, each: int, deadline: float, 
             await asyncio.gather(dripping, return_exceptions=True)
             closed.append((kind, took, said))
 
-    baseline = [(await timed(call(short, f"m;{books.tag}")))[0] for _ in range(30)]
+    baseline = [(await timed(call(short, f"{prefix}m;{books.tag}")))[0] for _ in range(20)]
     slow = [
         *(trickle("header", b"", long_head) for _ in range(each)),
-        *(trickle("body", head[:body].replace(b"content-length: ", b"content-length: 9"), head[body:] * 50) for _ in range(each)),
+        *(
+            trickle("body", head[:body].replace(b"content-length: ", b"content-length: 9"), head[body:] * 50)
+            for _ in range(each)
+        ),
         *(trickle("idle", b"", b"") for _ in range(each)),
     ]
     running = asyncio.gather(*slow)
     during = []
     while not running.done():
-        took, reply = await timed(call(short, f"m;{books.tag}"))
+        took, reply = await timed(call(short, f"{prefix}m;{books.tag}"))
         assert reply.status == 200
         during.append(took)
         await asyncio.sleep(0.02)
     await running
     for kind, took, said in closed:
-        assert took is not None and took <= deadline + 1.0, (kind, took, said)
-        assert said in ({"header": ("408 request_timeout",), "body": ("408 request_timeout",), "idle": ("closed", "408 request_timeout")}[kind]), (kind, said)
-    assert percentile(during, 0.9) <= 2 * percentile(baseline, 0.9) + 0.02, (baseline, during)
+        assert took is not None and took <= deadline + 1.0 + strain.slack, (kind, took, said)
+        assert (
+            said
+            in (
+                {
+                    "header": ("408 request_timeout",),
+                    "body": ("408 request_timeout",),
+                    "idle": ("closed", "408 request_timeout"),
+                }[kind]
+            )
+        ), (kind, said)
+    assert percentile(during, 0.9) <= 2 * percentile(baseline, 0.9) + 0.02 + strain.slack, (baseline, during)
     books.check(len(baseline) + len(during), outcome="completed")
 
 
-async def test_slow_loris(sidecars: Sidecars, upstream: Upstream, tag: str) -> None:
-    """R10 with 20 of each and a deadline of 0.6 s: all closed within it + 1 s, with 408 where a request had begun."""
-    short = sidecars(server={"receive_timeout": "600ms"})
-    await slow_loris(short, Ledger(short, upstream, tag), 20, 0.6, 0.1)
+async def test_slow_loris(tight: Sidecar, tight_books: Ledger, strain: Strain) -> None:
+    """R10 with 15 of each and a deadline of 0.6 s: all closed within it + 1 s, with 408 where a request had begun."""
+    await slow_loris(tight, tight_books, strain, "free/", 15, 0.6, 0.1)
 
 
 @pytest.mark.slow
-async def test_five_hundred_slow_loris(sidecars: Sidecars, upstream: Upstream, tag: str) -> None:
+async def test_five_hundred_slow_loris(sidecar: Sidecar, upstream: Upstream, strain: Strain, tag: str) -> None:
     """R10 in full: 500 of each at one byte a second, the deadline 10 s."""
-    plain = sidecars()
-    await slow_loris(plain, Ledger(plain, upstream, tag), 500, 10.0, 1.0)
+    await slow_loris(sidecar, Ledger(sidecar, upstream, tag), strain, "", 500, 10.0, 1.0)
 
 
-async def test_a_body_above_the_minimum_rate_is_waited_for(sidecars: Sidecars, upstream: Upstream, tag: str) -> None:
+async def test_a_body_above_the_minimum_rate_is_waited_for(tight: Sidecar, tight_books: Ledger) -> None:
     """A body longer than the deadline, but faster than 1 KiB/s, is received whole."""
-    short = sidecars(server={"receive_timeout": "600ms"})
-    books = Ledger(short, upstream, tag)
-    data = request(body=chat(f"m;{tag}", text="x" * 8000), key=CLIENT_KEY)
-    async with await AsyncRawClient.open(short.port) as client:
-        for i in range(0, len(data), 800):
-            await client.send(data[i : i + 800])
+    data = request(body=chat(f"free/m;{tight_books.tag}", text="x" * 8000), key=CLIENT_KEY)
+    async with await AsyncRawClient.open(tight.port) as client:
+        for i in range(0, len(data), 1200):
+            await client.send(data[i : i + 1200])
             await asyncio.sleep(0.12)
         assert (await client.reply()).status == 200
-    books.check(1, outcome="completed")
+    tight_books.check(1, outcome="completed")
 
 
 # --- R11 --------------------------------------------------------------------------------------------------
 
 LIMIT = 256 * KIB
-
-
-@pytest.fixture
-def limited(sidecars: Sidecars) -> Sidecar:
-    """A sidecar that takes bodies of 256 KiB."""
-    return sidecars(server={"max_body": "256KiB", "receive_timeout": "600ms"})
 
 
 def body_of(size: int, model: str) -> bytes:
@@ -176,67 +184,69 @@ def body_of(size: int, model: str) -> bytes:
     return json.dumps(chat(model, text="x" * (size - empty))).encode()
 
 
-def test_the_body_s_limit_is_exact(limited: Sidecar, upstream: Upstream, tag: str) -> None:
+def test_the_body_s_limit_is_exact(tight: Sidecar, tight_books: Ledger) -> None:
     """One byte under and just at the limit pass, one byte over is 413, by length or chunked alike."""
-    books = Ledger(limited, upstream, tag)
     for size, status in ((LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413)):
-        data = body_of(size, f"m;{tag}")
-        reply = limited.ask("POST", "/v1/chat/completions", data, key=CLIENT_KEY)
+        data = body_of(size, f"free/m;{tight_books.tag}")
+        reply = tight.ask("POST", "/v1/chat/completions", data, key=CLIENT_KEY)
         assert reply.status == status, (size, reply.status)
-        with limited.raw() as client:
+        with tight.raw() as client:
             head = request(key=CLIENT_KEY, headers={"transfer-encoding": "chunked", "content-type": "application/json"})
-            pieces = b"".join(b"%x\r\n%b\r\n" % (len(data[i : i + 9999]), data[i : i + 9999]) for i in range(0, len(data), 9999))
+            pieces = b"".join(
+                b"%x\r\n%b\r\n" % (len(data[i : i + 9999]), data[i : i + 9999]) for i in range(0, len(data), 9999)
+            )
             client.try_send(head + pieces + b"0\r\n\r\n")
             reply = client.reply()
             assert reply.status == status, (size, "chunked", reply.status)
             if status == 413:
                 assert openai_error(reply)["code"] == "request_too_large"
-    books.check(4, upstream=4, outcome="completed")
+    tight_books.check(4, upstream=4, outcome="completed")
 
 
-async def test_bodies_that_lie(limited: Sidecar, upstream: Upstream, tag: str) -> None:
+async def test_bodies_that_lie(tight: Sidecar, tight_books: Ledger) -> None:
     """Too short is 400, endless is 413, compressed is 415; memory stays within twice the limit."""
-    books = Ledger(limited, upstream, tag)
-    data = body_of(1000, f"m;{tag}")
-    async with Memory(limited) as memory:
-        async with await AsyncRawClient.open(limited.port) as client:
-            await client.send(request(body=data, key=CLIENT_KEY).replace(b"content-length: 1000", b"content-length: 1001"))
+    data = body_of(1000, f"free/m;{tight_books.tag}")
+    async with Memory(tight) as memory:
+        async with await AsyncRawClient.open(tight.port) as client:
+            await client.send(
+                request(body=data, key=CLIENT_KEY).replace(b"content-length: 1000", b"content-length: 1001")
+            )
             client.half_close()
             reply = await client.reply()
             assert (reply.status, openai_error(reply)["code"]) == (400, "invalid_request")
-        async with await AsyncRawClient.open(limited.port) as client:
+        async with await AsyncRawClient.open(tight.port) as client:
             await client.send(request(key=CLIENT_KEY, headers={"transfer-encoding": "chunked"}))
-            try:
+            with contextlib.suppress(ConnectionError):
                 for _ in range(1000):
                     await client.send(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
-            except ConnectionError:
-                pass
             reply = await client.reply()
             assert (reply.status, openai_error(reply)["code"]) == (413, "request_too_large")
             assert await client.closed_within(6) is not None
         for coding in ("gzip", "deflate", "br", "gzip, identity", "zstd"):
-            async with await AsyncRawClient.open(limited.port) as client:
+            async with await AsyncRawClient.open(tight.port) as client:
                 reply = await client.ask(request(body=data, key=CLIENT_KEY, headers={"content-encoding": coding}))
                 assert (reply.status, openai_error(reply)["code"]) == (415, "unsupported_media_type"), coding
         huge = b"999999999999"
-        async with await AsyncRawClient.open(limited.port) as client:
-            await client.send(request(body=data, key=CLIENT_KEY).replace(b"content-length: 1000", b"content-length: " + huge))
+        async with await AsyncRawClient.open(tight.port) as client:
+            await client.send(
+                request(body=data, key=CLIENT_KEY).replace(b"content-length: 1000", b"content-length: " + huge)
+            )
             reply = await client.reply()
             assert (reply.status, openai_error(reply)["code"]) == (413, "request_too_large")
     assert memory.peak <= 2 * LIMIT + 4 * MIB
-    books.check(0, upstream=0)
+    tight_books.check(0, upstream=0)
 
 
-async def test_nothing_is_read_before_the_key_is_known(limited: Sidecar) -> None:
+async def test_nothing_is_read_before_the_key_is_known(tight: Sidecar) -> None:
     """Without a good key no body is asked for: `Expect: 100-continue` is answered by 401, never by 100."""
     for key, status in ((None, 401), ("sk-wrong", 401)):
-        async with await AsyncRawClient.open(limited.port) as client:
+        async with await AsyncRawClient.open(tight.port) as client:
             head = request(body=b"x" * 1000, key=key, headers={"expect": "100-continue"})
             await client.send(head[: head.index(b"\r\n\r\n") + 4])
             reply = await client.reply()
             assert reply.status == status
             assert reply.header("connection") == "close"
-    async with await AsyncRawClient.open(limited.port) as client:
+    async with await AsyncRawClient.open(tight.port) as client:
         head = request(body=body_of(500, "gpt-4o"), key=CLIENT_KEY, headers={"expect": "100-continue"})
         cut = head.index(b"\r\n\r\n") + 4
         await client.send(head[:cut])
@@ -246,9 +256,9 @@ async def test_nothing_is_read_before_the_key_is_known(limited: Sidecar) -> None
 
 
 @pytest.mark.slow
-async def test_large_bodies_together(sidecars: Sidecars, upstream: Upstream, tag: str) -> None:
+async def test_large_bodies_together(sidecar: Sidecar, upstream: Upstream, tag: str) -> None:
     """Twenty-four bodies of 20 MiB at once: those beyond 256 MiB in all get 503 `overloaded`, none a crash."""
-    plain = sidecars()
+    plain = sidecar
     books = Ledger(plain, upstream, tag)
     data = body_of(20 * MIB - 1, f"m;{tag}")
     async with Memory(plain) as memory:
@@ -258,10 +268,8 @@ async def test_large_bodies_together(sidecars: Sidecars, upstream: Upstream, tag
             async with await AsyncRawClient.open(plain.port) as client:
                 await client.send(request(body=data, key=CLIENT_KEY)[: 12 * MIB])
                 await gate.wait()
-                try:
+                with contextlib.suppress(ConnectionError):
                     await client.send(request(body=data, key=CLIENT_KEY)[12 * MIB :])
-                except ConnectionError:
-                    pass
                 reply = await client.reply(timeout=60)
                 return reply.status, None if reply.status == 200 else openai_error(reply)["code"]
 
@@ -277,7 +285,9 @@ async def test_large_bodies_together(sidecars: Sidecars, upstream: Upstream, tag
 
 async def test_many_small_calls_on_one_connection(steady: Sidecar, books: Ledger) -> None:
     """Pipelined requests are answered in order, one after the other."""
-    data = b"".join(request(body=chat(f"openai/m;{books.tag};text=answer{i};chunks=1"), key=CLIENT_KEY) for i in range(20))
+    data = b"".join(
+        request(body=chat(f"openai/m;{books.tag};text=answer{i};chunks=1"), key=CLIENT_KEY) for i in range(20)
+    )
     async with await AsyncRawClient.open(steady.port) as client:
         await client.send(data)
         for i in range(20):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.fakes.httpwire import Reply, openai_error, stream
@@ -48,11 +46,16 @@ def judge(reply: Reply, row: Joined, provider: str) -> str:
         step = -(-len(TEXT) // 6)
         assert seen.text in (TEXT[: sent * step], TEXT[: (sent + 1) * step] if nearly else None), (seen.text, record)
     else:
-        assert seen.numbers in ([*range(1, sent + 1)], [*range(1, sent + 2)] if nearly else None), (seen.numbers, record)
+        assert seen.numbers in ([*range(1, sent + 1)], [*range(1, sent + 2)] if nearly else None), (
+            seen.numbers,
+            record,
+        )
     return str(line["outcome"])
 
 
-async def cut_everywhere(steady: Sidecar, books: Ledger, provider: str, kinds: list[str], count: int, spec: str) -> None:
+async def cut_everywhere(
+    steady: Sidecar, books: Ledger, provider: str, kinds: list[str], count: int, spec: str
+) -> None:
     """Cut the same stream at ``count`` bytes spread over it and a little beyond."""
     options = {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -63,9 +66,7 @@ async def cut_everywhere(steady: Sidecar, books: Ledger, provider: str, kinds: l
     assert stream((await call(steady, model(0, "fin", 999_999), **options)).body).done == 1
     total = books.upstream.wait_calls(books.tag, 1)[0]["sent"]
     models = [model(i, kinds[i % len(kinds)], i * (total + 20) // (count - 1)) for i in range(1, count)]
-    replies = await together(
-        [lambda name=name: call(steady, name, **options) for name in models], 16
-    )
+    replies = await together([lambda name=name: call(steady, name, **options) for name in models], 16)
     rows = {row.line["model"]: row for row in books.check(count, upstream=count)}
     ends = [judge(reply, rows[name], provider) for name, reply in zip(models, replies, strict=True)]
     assert ends.count("upstream_error") > count * 0.6, "most cuts lie inside the answer"
@@ -90,6 +91,7 @@ async def test_a_cut_inside_characters(steady: Sidecar, books: Ledger, provider:
 async def test_a_cut_at_two_hundred_bytes(steady: Sidecar, books: Ledger, provider: str, kind: str) -> None:
     """R3 in full."""
     await cut_everywhere(steady, books, provider, [kind], 200, "chunks=6")
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
@@ -130,7 +132,9 @@ ENDS: list[tuple[str, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("provider", "spec", "outcome"), ENDS, ids=lambda value: str(value).replace("upstream_error", "err"))
+@pytest.mark.parametrize(
+    ("provider", "spec", "outcome"), ENDS, ids=lambda value: str(value).replace("upstream_error", "err")
+)
 async def test_ends_that_look_clean(steady: Sidecar, books: Ledger, provider: str, spec: str, outcome: str) -> None:
     """R4: an end without the vendor's terminal event, or with an error in it, is an error; without [DONE] it is none."""
     reply = await call(steady, f"{provider}/m;{books.tag};chunks=4;{spec}", stream=True)
@@ -152,15 +156,12 @@ async def test_ends_that_look_clean(steady: Sidecar, books: Ledger, provider: st
         assert seen.numbers == [1, 2, 3, 4] and seen.finish == "stop"
 
 
-async def test_a_cut_before_any_content_is_tried_again(sidecars: Any, upstream: Upstream, tag: str) -> None:
+async def test_a_cut_before_any_content_is_tried_again(eager: Sidecar, upstream: Upstream, tag: str) -> None:
     """Until the first content has gone to the client, a broken stream is retried and nobody sees it."""
-    from tests.reliability.conftest import providers
-
-    again = sidecars(providers=providers(upstream, max_retries=2))
-    books = Ledger(again, upstream, tag)
-    # Three, for that is the retry budget of a sidecar without traffic.
+    books = Ledger(eager, upstream, tag)
+    # Three, for that is the retry budget of a provider without traffic.
     for i, cut in enumerate(("rst@headers", "fin@first", "rst@100")):
-        reply = await call(again, f"openai/m;{tag};cut={cut};fails=1;no{i}", stream=True)
+        reply = await call(eager, f"r1/m;{tag};cut={cut};fails=1;no{i}", stream=True)
         seen = stream(reply.body)
         assert (reply.status, seen.numbers, seen.done, seen.errors) == (200, [1, 2, 3], 1, []), cut
     rows = books.check(3, upstream=6, outcome="completed")

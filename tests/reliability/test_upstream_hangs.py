@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import LIMIT
 from tests.fakes.httpwire import openai_error, stream
 from tests.fakes.ledger import Ledger
 from tests.fakes.process import Upstream
 from tests.fakes.sidecar import Sidecar
-from tests.reliability.conftest import LIMIT, NEVER_OPEN
-from tests.reliability.load import Memory, call, percentile, timed, together
+from tests.reliability.load import Memory, Strain, call, percentile, timed, together
 
 HANGS = ["hang=headers", "hang=first", "hang=chunk1", "hang=half@2", "hang=finish"]
 
 
-async def hang(hasty: Sidecar, books: Ledger, others: int, each: int) -> None:
+async def hang(hasty: Sidecar, books: Ledger, strain: Strain, others: int, each: int) -> None:
     steps = 20
     calm = asyncio.gather(
         *(call(hasty, f"openai/m;{books.tag};chunks={steps};interval=0.06;calm{i}", stream=True) for i in range(others))
@@ -31,7 +31,7 @@ async def hang(hasty: Sidecar, books: Ledger, others: int, each: int) -> None:
     ]
     seen = await together([lambda name=name: timed(call(hasty, name, stream=True)) for name in models], 100)
     for name, (took, reply) in zip(models, seen, strict=True):
-        assert LIMIT - 0.05 <= took <= LIMIT + 0.25 + 0.1 * (others > 100), (name, took)
+        assert LIMIT - 0.05 <= took <= LIMIT + 0.25 + strain.slack, (name, took, strain.slack)
         if reply.status != 200:
             assert (reply.status, openai_error(reply)["code"]) == (504, "upstream_timeout"), name
             assert "headers" in name or "first" in name, "content had come: it must be delivered"
@@ -47,35 +47,34 @@ async def hang(hasty: Sidecar, books: Ledger, others: int, each: int) -> None:
     assert all(row.call is None or row.call["end"] in ("answered", "gone") for row in rows)
 
 
-async def test_hangs(hasty: Sidecar, hasty_books: Ledger) -> None:
+async def test_hangs(hasty: Sidecar, hasty_books: Ledger, strain: Strain) -> None:
     """R5: 504, or an error frame after the first byte, within the limit + 250 ms; other streams unharmed."""
-    await hang(hasty, hasty_books, others=20, each=1)
+    await hang(hasty, hasty_books, strain, others=20, each=1)
 
 
 @pytest.mark.slow
-async def test_hangs_beside_five_hundred_streams(hasty: Sidecar, hasty_books: Ledger) -> None:
+async def test_hangs_beside_five_hundred_streams(hasty: Sidecar, hasty_books: Ledger, strain: Strain) -> None:
     """R5 in full: 500 other streams keep every chunk."""
-    await hang(hasty, hasty_books, others=500, each=3)
+    await hang(hasty, hasty_books, strain, others=500, each=3)
 
 
-async def test_whole_replies_hang_too(hasty: Sidecar, hasty_books: Ledger) -> None:
+async def test_whole_replies_hang_too(hasty: Sidecar, hasty_books: Ledger, strain: Strain) -> None:
     """R5 for calls that do not stream: 504 in time."""
-    models = [f"{provider}/m;{hasty_books.tag};{how}" for provider in ("openai", "anthropic", "gemini") for how in HANGS[:2]]
+    models = [
+        f"{provider}/m;{hasty_books.tag};{how}" for provider in ("openai", "anthropic", "gemini") for how in HANGS[:2]
+    ]
     for took, reply in await together([lambda name=name: timed(call(hasty, name)) for name in models]):
         assert (reply.status, openai_error(reply)["code"]) == (504, "upstream_timeout")
-        assert took <= LIMIT + 0.25
+        assert took <= LIMIT + 0.25 + strain.slack
     hasty_books.check(len(models), upstream=len(models), outcome="upstream_error")
 
 
-async def test_a_total_limit_ends_a_stream_that_never_ends(sidecars: Any, upstream: Upstream, tag: str) -> None:
+async def test_a_total_limit_ends_a_stream_that_never_ends(hasty: Sidecar, hasty_books: Ledger, strain: Strain) -> None:
     """`timeout.total` holds though the stream is never silent."""
-    limits = {"connect": 1, "first_byte": 1, "idle": 1, "total": 0.6}
-    short = sidecars(providers={"openai": {"timeout": limits, "breaker": NEVER_OPEN}})
-    books = Ledger(short, upstream, tag)
-    took, reply = await timed(call(short, f"m;{tag};chunks=1000;interval=0.05", stream=True))
-    assert 0.5 <= took <= 0.6 + 0.25
+    took, reply = await timed(call(hasty, f"brief/m;{hasty_books.tag};chunks=1000;interval=0.05", stream=True))
+    assert 0.5 <= took <= 0.6 + 0.25 + strain.slack
     assert [error["code"] for error in stream(reply.body).errors] == ["upstream_timeout"]
-    books.check(1, upstream=1, outcome="upstream_error", unread=6)
+    hasty_books.check(1, upstream=1, outcome="upstream_error", unread=6)
 
 
 @pytest.mark.slow
@@ -106,7 +105,17 @@ FLOODS: list[tuple[str, int, int, bool, set[str | None]]] = [
 ]  # fmt: skip
 
 
-async def flood(steady: Sidecar, books: Ledger, upstream: Upstream, full: bool, spec: str, sizes: tuple[int, int], as_stream: bool, codes: set[str | None]) -> None:
+async def flood(
+    strain: Strain,
+    steady: Sidecar,
+    books: Ledger,
+    upstream: Upstream,
+    full: bool,
+    spec: str,
+    sizes: tuple[int, int],
+    as_stream: bool,
+    codes: set[str | None],
+) -> None:
     await call(steady, f"openai/m;{books.tag};warm", stream=True)
     lags: list[float] = []
     busy = True
@@ -133,25 +142,41 @@ async def flood(steady: Sidecar, books: Ledger, upstream: Upstream, full: bool, 
             assert seen.done == 1 and seen.text == "a" * sizes[full]
     assert code in codes, (code, reply.status)
     assert memory.peak <= 16 * MIB, f"{memory.peak / MIB:.1f} MiB more"
-    assert percentile(lags, 0.99 if full else 0.9) <= 0.05 + 0.05 * (not full), lags
+    assert percentile(lags, 0.99) <= 0.05 + 0.01 + strain.slack, (max(lags), strain.slack)
     books.check(2, upstream=2, unread=10**7)
 
 
 @pytest.mark.parametrize(("spec", "small", "large", "as_stream", "codes"), FLOODS)
 async def test_floods(
-    steady: Sidecar, books: Ledger, upstream: Upstream, spec: str, small: int, large: int, as_stream: bool, codes: set[str | None]
+    strain: Strain,
+    steady: Sidecar,
+    books: Ledger,
+    upstream: Upstream,
+    spec: str,
+    small: int,
+    large: int,
+    as_stream: bool,
+    codes: set[str | None],
 ) -> None:
     """R6: a line without end, tiny events, header bombs, gzip: refused at the cap or passed, memory bounded."""
-    await flood(steady, books, upstream, False, spec, (small, large), as_stream, codes)
+    await flood(strain, steady, books, upstream, False, spec, (small, large), as_stream, codes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "small", "large", "as_stream", "codes"), FLOODS)
 async def test_floods_in_full(
-    steady: Sidecar, books: Ledger, upstream: Upstream, spec: str, small: int, large: int, as_stream: bool, codes: set[str | None]
+    strain: Strain,
+    steady: Sidecar,
+    books: Ledger,
+    upstream: Upstream,
+    spec: str,
+    small: int,
+    large: int,
+    as_stream: bool,
+    codes: set[str | None],
 ) -> None:
     """R6 in full."""
-    await flood(steady, books, upstream, True, spec, (small, large), as_stream, codes)
+    await flood(strain, steady, books, upstream, True, spec, (small, large), as_stream, codes)
 
 
 def test_other_people_s_framing(steady: Sidecar, books: Ledger) -> None:
@@ -193,7 +218,9 @@ def test_absurd_usage_is_not_believed(steady: Sidecar, books: Ledger) -> None:
         for as_stream in (False, True):
             steady.chat(f"openai/m;{books.tag};usage={usage}", stream=as_stream)
     rows = books.check(10, upstream=10, outcome="completed")
-    assert all(row.line["estimated"] and 3 <= row.booked[1] <= 12 and 3 <= row.booked[0] <= 20 for row in rows), [row.booked for row in rows]
+    assert all(row.line["estimated"] and 3 <= row.booked[1] <= 12 and 3 <= row.booked[0] <= 20 for row in rows), [
+        row.booked for row in rows
+    ]
 
 
 def test_usage_wherever_it_stands(steady: Sidecar, upstream: Upstream, tag: str) -> None:
@@ -209,4 +236,3 @@ def test_usage_wherever_it_stands(steady: Sidecar, upstream: Upstream, tag: str)
     rows = books.check(12, upstream=12, outcome="completed")
     assert not any(row.line["estimated"] for row in rows)
     assert [row.booked for row in rows[-2:]] == [(70, 90)] * 2
-

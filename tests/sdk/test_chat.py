@@ -18,7 +18,11 @@ TOOLS: Any = [
         "function": {
             "name": name,
             "description": "looks things up",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]},
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+                "required": ["city"],
+            },
         },
     }
     for name in ("weather", "traffic")
@@ -41,7 +45,10 @@ def comparable(result: Any) -> Any:
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: ("…" if key in ("id", "created", "model", "_request_id") else walk(value)) for key, value in node.items()}
+            return {
+                key: ("…" if key in ("id", "created", "model", "_request_id") else walk(value))
+                for key, value in node.items()
+            }
         return [walk(item) for item in node] if isinstance(node, list) else node
 
     return walk(data)
@@ -50,9 +57,28 @@ def comparable(result: Any) -> Any:
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "two answers": {"n": 2},
-    "parameters": {"temperature": 0.3, "top_p": 0.9, "seed": 7, "stop": ["END"], "max_completion_tokens": 50, "user": "u1"},
-    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is this"}, {"type": "image_url", "image_url": {"url": "https://img.invalid/a.png"}}]}]},
-    "developer": {"messages": [{"role": "developer", "content": "be brief"}, {"role": "user", "content": "Grüß Gott 👋🏽"}]},
+    "parameters": {
+        "temperature": 0.3,
+        "top_p": 0.9,
+        "seed": 7,
+        "stop": ["END"],
+        "max_completion_tokens": 50,
+        "user": "u1",
+    },
+    "parts": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "what is this"},
+                    {"type": "image_url", "image_url": {"url": "https://img.invalid/a.png"}},
+                ],
+            }
+        ]
+    },
+    "developer": {
+        "messages": [{"role": "developer", "content": "be brief"}, {"role": "user", "content": "Grüß Gott 👋🏽"}]
+    },
 }
 
 
@@ -77,7 +103,10 @@ def test_a_stream_is_the_provider_s_own(
     ask: dict[str, Any] = {"model": f"gpt-4o;{tag};chunks=5", "messages": HI, "stream": True}
     if usage is not None:
         ask["stream_options"] = {"include_usage": usage}
-    ours, theirs = list(client.chat.completions.create(**ask)), list(direct.chat.completions.create(**ask | {"model": "gpt-4o;chunks=5"}))
+    ours, theirs = (
+        list(client.chat.completions.create(**ask)),
+        list(direct.chat.completions.create(**ask | {"model": "gpt-4o;chunks=5"})),
+    )
     # The usage chunk is ours: servers disagree on where usage stands, so it is made anew from what they said.
     for chunk in (*ours, *theirs):
         if not chunk.choices:
@@ -107,7 +136,9 @@ async def test_the_async_client_streams_too(aclient: openai.AsyncOpenAI, tag: st
 
 def test_the_stream_helper_assembles_the_same(client: openai.OpenAI, tag: str) -> None:
     """`client.chat.completions.stream` sees every event and ends with the final completion."""
-    with client.chat.completions.stream(model=f"gpt-4o;{tag}", messages=HI, stream_options={"include_usage": True}) as stream:
+    with client.chat.completions.stream(
+        model=f"gpt-4o;{tag}", messages=HI, stream_options={"include_usage": True}
+    ) as stream:
         deltas = [event.delta for event in stream if event.type == "content.delta"]
     final = stream.get_final_completion()
     assert "".join(deltas) == final.choices[0].message.content == " 000001 000002 000003"
@@ -127,7 +158,11 @@ def test_tool_calls_arrive_whole(client: openai.OpenAI, stream: bool, tag: str, 
         result = client.chat.completions.create(**ask)
     choice = result.choices[0]
     assert choice.finish_reason == "tool_calls" and choice.message.tool_calls is not None
-    calls = [(call.id, call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls if call.type == "function"]
+    calls = [
+        (call.id, call.function.name, json.loads(call.function.arguments))
+        for call in choice.message.tool_calls
+        if call.type == "function"
+    ]
     assert [name for _, name, _ in calls] == ["weather", "traffic"]
     assert len({id for id, _, _ in calls}) == 2
     assert all(arguments == {"city": "Zürich 🏔", "days": 7} for _, _, arguments in calls)
@@ -138,7 +173,11 @@ def test_a_tool_s_result_goes_back(client: openai.OpenAI, upstream: Any, tag: st
     """The second turn, with the assistant's call and the tool's result, reaches the provider unchanged."""
     first = client.chat.completions.create(model=f"gpt-4o;{tag};tools=1", messages=HI, tools=TOOLS)
     call = first.choices[0].message.tool_calls[0]  # type: ignore[index]
-    turn: Any = [*HI, first.choices[0].message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": call.id, "content": "12 °C"}]
+    turn: Any = [
+        *HI,
+        first.choices[0].message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "12 °C"},
+    ]
     client.chat.completions.create(model=f"gpt-4o;{tag}", messages=turn, tools=TOOLS)
     sent = json.loads(upstream.calls(tag)[-1]["body"].encode("latin-1"))
     assert sent["messages"] == turn and sent["tools"] == TOOLS
@@ -162,7 +201,9 @@ def test_structured_output_is_parsed(client: openai.OpenAI, stream: bool, upstre
 def test_structured_output_cut_by_length_raises(client: openai.OpenAI, tag: str) -> None:
     """The SDK's own error for an answer that hit the limit, as straight from OpenAI."""
     with pytest.raises(openai.LengthFinishReasonError):
-        client.chat.completions.parse(model=f"gpt-4o;{tag};text={PERSON};finish=length", messages=HI, response_format=Person)
+        client.chat.completions.parse(
+            model=f"gpt-4o;{tag};text={PERSON};finish=length", messages=HI, response_format=Person
+        )
 
 
 def test_a_refusal_is_a_refusal(client: openai.OpenAI, tag: str) -> None:
@@ -184,7 +225,9 @@ def test_raw_responses_show_our_headers(client: openai.OpenAI, tag: str) -> None
     assert raw.headers["x-llm-upstream-request-id"].startswith("up_")
     assert "policy;dur=" in raw.headers["server-timing"]
     assert raw.parse()._request_id == "my-own_id-7"
-    with client.chat.completions.with_streaming_response.create(model=f"gpt-4o;{tag}", messages=HI, stream=True) as streamed:
+    with client.chat.completions.with_streaming_response.create(
+        model=f"gpt-4o;{tag}", messages=HI, stream=True
+    ) as streamed:
         assert streamed.headers["content-type"].startswith("text/event-stream")
         lines = list(streamed.iter_lines())
     assert lines[-2:] == ["data: [DONE]", ""]
@@ -209,7 +252,9 @@ def test_azure_s_client(sidecar: Any, tag: str) -> None:
     """AzureOpenAI's paths and its `api-key` header lead to the same place."""
     from tests.fakes.sidecar import CLIENT_KEY
 
-    with openai.AzureOpenAI(azure_endpoint=sidecar.url, api_key=CLIENT_KEY, api_version="2024-10-21", max_retries=0) as azure:
+    with openai.AzureOpenAI(
+        azure_endpoint=sidecar.url, api_key=CLIENT_KEY, api_version="2024-10-21", max_retries=0
+    ) as azure:
         result = azure.chat.completions.create(model=f"gpt-4o;{tag}", messages=HI)
         assert result.choices[0].message.content == " 000001 000002 000003"
         stream = azure.chat.completions.create(model=f"gpt-4o;{tag}", messages=HI, stream=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import openai
@@ -60,16 +59,26 @@ UPSTREAM = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("spec", "raised", "status", "code"), UPSTREAM)
+#: A whole reply's own faults; streams have theirs in tests/reliability.
+WHOLE_ONLY = {"bad=json", "bad=line", "bad=event", "bad=deep", "cut=rst@40", "cut=fin@40"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "raised", "status", "code", "stream"),
+    [(*row, stream) for row in UPSTREAM for stream in (False, True) if not (stream and row[0] in WHOLE_ONLY)],
+)
 def test_the_provider_s_errors(
-    upstream: Upstream, sidecars: Sidecars, tag: str, spec: str, raised: type[openai.APIStatusError], status: int, code: str, stream: bool
+    upstream: Upstream,
+    steady: Sidecar,
+    tag: str,
+    spec: str,
+    raised: type[openai.APIStatusError],
+    status: int,
+    code: str,
+    stream: bool,
 ) -> None:
     """What fails before the first byte is plain JSON with the right status, streamed requests included."""
-    calm = sidecars(providers={"openai": {"breaker": {"failures": 1_000_000}}})
-    if stream and (spec.startswith("bad=") or spec.endswith("@40")):
-        pytest.skip("a whole reply's faults; streams have their own tests")
-    with api(calm) as client, pytest.raises(raised) as caught:
+    with api(steady) as client, pytest.raises(raised) as caught:
         client.chat.completions.create(model=f"gpt-4o;{tag};{spec}", messages=HI, stream=stream)
     assert type(caught.value) is raised
     check(caught.value, status, code)
@@ -80,7 +89,7 @@ def test_the_provider_s_errors(
     if code in ("upstream_auth_error", "upstream_quota_exceeded"):
         assert headers["x-should-retry"] == "false"
     assert PROVIDER_KEY not in caught.value.response.text
-    (line,) = calm.wait_calls(1, model=f"gpt-4o;{tag};{spec}")
+    (line,) = steady.wait_calls(1, model=f"gpt-4o;{tag};{spec}")
     assert (line["outcome"], line["status"], line["code"]) == ("upstream_error", status, code)
     assert line["completion_tokens"] == 0
 
@@ -93,27 +102,13 @@ ABSENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def absent(upstream: Upstream) -> dict[str, Any]:
-    """Providers where nobody listens as a provider should."""
-    limits = {"connect": 0.3, "first_byte": 0.3, "idle": 0.3, "total": 5}
-    return {
-        kind: {"kind": "openai", "base_url": f"http://127.0.0.1:{upstream.listen(kind)}/v1", "api_key": PROVIDER_KEY,
-               "max_retries": 0, "timeout": limits}
-        for kind in ABSENT
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ABSENT)
-def test_a_provider_that_is_not_there(sidecars: Sidecars, absent: dict[str, Any], kind: str, stream: bool) -> None:
-    """Nobody listens, a reset on accept, a full queue, and silence: 502 or 504, in time."""
-    gone = sidecars(providers=absent)
-    began = time.monotonic()
-    with api(gone) as client, pytest.raises(openai.InternalServerError) as caught:
+def test_a_provider_that_is_not_there(hasty: Sidecar, kind: str, stream: bool) -> None:
+    """Nobody listens, a reset on accept, a full queue, and silence: 502 or 504."""
+    with api(hasty) as client, pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model=f"{kind}/any", messages=HI, stream=stream)
     check(caught.value, *ABSENT[kind])
-    assert time.monotonic() - began < 0.3 + 0.25 + 0.3
 
 
 def test_an_error_inside_the_stream(sidecar: Sidecar, tag: str) -> None:
@@ -222,7 +217,9 @@ def test_overload_and_open_breaker(sidecars: Sidecars, upstream: Upstream, tag: 
     """503 with a true retry-after: `overloaded` above the cap, `circuit_open` after the failures."""
     small = sidecars(server={"max_in_flight": 1}, providers={"openai": {"breaker": {"failures": 1, "open": "2s"}}})
     with api(small) as client:
-        with client.chat.completions.create(model=f"gpt-4o;{tag};chunks=100;interval=0.02", messages=HI, stream=True) as stream:
+        with client.chat.completions.create(
+            model=f"gpt-4o;{tag};chunks=100;interval=0.02", messages=HI, stream=True
+        ) as stream:
             next(iter(stream))
             with pytest.raises(openai.InternalServerError) as full:
                 client.chat.completions.create(model=f"gpt-4o;{tag}", messages=HI)
@@ -243,7 +240,8 @@ def test_a_loop_is_seen(own_sidecar: Any, upstream: Upstream) -> None:
     ports = [free_port(), free_port()]
     first, second = (
         own_sidecar(
-            config(f"http://127.0.0.1:{other}/v1", providers={"openai": {"api_key": CLIENT_KEY, "max_retries": 3}}), port=port
+            config(f"http://127.0.0.1:{other}/v1", providers={"openai": {"api_key": CLIENT_KEY, "max_retries": 1}}),
+            port=port,
         )
         for port, other in (ports, reversed(ports))
     )
@@ -252,35 +250,33 @@ def test_a_loop_is_seen(own_sidecar: Any, upstream: Upstream) -> None:
     assert caught.value.status_code in (502, 508)
     lines = first.wait_calls(2)
     assert (lines[0]["code"], lines[0]["status"]) == ("loop_detected", 508)
-    assert len(first.calls()) + len(second.calls()) <= 8, "each sidecar's retries, and no more"
+    assert len(first.calls()) + len(second.calls()) <= 7, "each sidecar's retries, and no more"
 
 
 # --- retries that the SDK makes ---------------------------------------------------------------------------
 
 
-def test_the_sdk_retries_what_may_be_retried(sidecars: Sidecars, upstream: Upstream, tag: str) -> None:
+def test_the_sdk_retries_what_may_be_retried(steady: Sidecar, upstream: Upstream, tag: str) -> None:
     """A 503 with retry-after is tried again and succeeds; nobody sees the failure."""
-    calm = sidecars(providers={"openai": {"breaker": {"failures": 1_000_000}}})
-    with api(calm, retries=2) as client:
+    with api(steady, retries=2) as client:
         result = client.chat.completions.create(model=f"gpt-4o;{tag};status=529;after=0;fails=1", messages=HI)
     assert result.choices[0].message.content == " 000001 000002 000003"
     assert len(upstream.calls(tag)) == 2
 
 
 @pytest.mark.parametrize("spec", ["status=401", "status=402", "status=429;code=insufficient_quota"])
-def test_the_sdk_does_not_retry_what_cannot_help(sidecars: Sidecars, upstream: Upstream, tag: str, spec: str) -> None:
+def test_the_sdk_does_not_retry_what_cannot_help(steady: Sidecar, upstream: Upstream, tag: str, spec: str) -> None:
     """`x-should-retry: false`: one call only, though its status is a 502."""
-    calm = sidecars(providers={"openai": {"breaker": {"failures": 1_000_000}}})
-    with api(calm, retries=3) as client, pytest.raises(openai.InternalServerError):
+    with api(steady, retries=3) as client, pytest.raises(openai.InternalServerError):
         client.chat.completions.create(model=f"gpt-4o;{tag};{spec}", messages=HI)
     assert len(upstream.calls(tag)) == 1
 
 
 def test_the_client_s_own_timeout(sidecar: Sidecar, upstream: Upstream, tag: str) -> None:
     """A client that gives up closes the call upstream."""
-    with openai.OpenAI(base_url=sidecar.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=0.2) as client:
-        with pytest.raises(openai.APITimeoutError):
-            client.chat.completions.create(model=f"gpt-4o;{tag};hang=headers", messages=HI)
+    impatient = openai.OpenAI(base_url=sidecar.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=0.2)
+    with impatient as client, pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(model=f"gpt-4o;{tag};hang=headers", messages=HI)
     (call,) = upstream.wait_calls(tag, 1)
     assert call["end"] == "gone"
     (line,) = sidecar.wait_calls(1, model=f"gpt-4o;{tag};hang=headers")

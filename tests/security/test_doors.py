@@ -136,7 +136,14 @@ def test_the_ops_listener_serves_three_routes(own_sidecar: Any) -> None:
 
     port = free_port()
     running = own_sidecar(server={"ops_listen": f"127.0.0.1:{port}"})
-    for path, status in (("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/v1/models", 404), ("/admin/config", 404), ("/health", 404)):
+    for path, status in (
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/v1/models", 404),
+        ("/admin/config", 404),
+        ("/health", 404),
+    ):
         with RawClient(port) as client:
             assert client.ask(request(path, method="GET", key=OPS_KEY)).status == status, path
     with RawClient(port) as client:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from tests.conftest import Sidecars
 from tests.fakes.httpwire import Reply
 from tests.fakes.process import Upstream
 from tests.fakes.rawclient import chat, request
-from tests.fakes.sidecar import CLIENT_KEY, OPS_KEY, OTHER_KEY, PROVIDER_KEY, Sidecar, config
+from tests.fakes.sidecar import CLIENT_KEY, OPS_KEY, OTHER_KEY, PROVIDER_KEY, SECOND_KEY, Sidecar
 
-SECOND_KEY = "sk-proj-CANARYsecond7c1d"
 KEYS = (PROVIDER_KEY, SECOND_KEY, CLIENT_KEY, OPS_KEY, OTHER_KEY)
 PROMPT = "CANARYprompt the patient's name is Ottilie Wunderlich"
 ANSWER = "CANARYanswer she lives at Am Markt 7"
@@ -33,7 +30,15 @@ def everything_said(sidecar: Sidecar, replies: list[Reply]) -> dict[str, str]:
     """Return all outputs: replies with their headers, log, stderr, metrics, admin pages."""
     said = {f"reply {i}": f"{reply.headers}{reply.body.decode('utf-8', 'replace')}" for i, reply in enumerate(replies)}
     said |= {"stdout": sidecar.stdout(), "stderr": sidecar.stderr()}
-    for path in ("/metrics", "/health", "/admin/config", "/admin/policies", "/admin/usage", "/admin/quotas", "/v1/models"):
+    for path in (
+        "/metrics",
+        "/health",
+        "/admin/config",
+        "/admin/policies",
+        "/admin/usage",
+        "/admin/quotas",
+        "/v1/models",
+    ):
         reply = sidecar.ask("GET", path, key=OPS_KEY)
         assert reply.status == 200, (path, reply)
         said[path] = f"{reply.headers}{reply.body.decode()}"
@@ -41,41 +46,40 @@ def everything_said(sidecar: Sidecar, replies: list[Reply]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def said(sidecars: Sidecars, upstream: Upstream) -> dict[str, str]:
+def said(hasty: Sidecar, upstream: Upstream) -> dict[str, str]:
     """Everything that a sidecar at DEBUG said while every failure was forced upon it, whole and streamed."""
-    limits = {"connect": 0.3, "first_byte": 0.3, "idle": 0.3, "total": 5}
-    common: dict[str, Any] = {"max_retries": 0, "timeout": limits, "breaker": {"failures": 1_000_000}}
-    providers = {
-        "openai": {"base_url": upstream.base(), "api_key": [PROVIDER_KEY, SECOND_KEY], **common},
-        "anthropic": {"base_url": upstream.url, "api_key": PROVIDER_KEY, **common},
-        "gemini": {"base_url": upstream.url, "api_key": PROVIDER_KEY, **common},
-        **{
-            name: {"kind": "openai", "base_url": f"http://127.0.0.1:{upstream.listen(name)}/v1", "api_key": PROVIDER_KEY, **common}
-            for name in ("refuse", "reset", "garbage", "silent")
-        },
-        "tls": {"kind": "openai", "base_url": f"https://localhost:{upstream.port}/v1", "api_key": PROVIDER_KEY, **common},
-    }
-    settings = config(upstream.base(), telemetry={"log_level": "DEBUG"})
-    settings["providers"] = providers
-    running = sidecars(settings)
+    running = hasty
     replies = []
     # Registered, so that neither a key nor the answer's text stands in a model's name, which is logged.
     for i, spec in enumerate(FAILURES):
         model = upstream.register(f"leak{i}", spec if "tools" in spec else f"{spec};text={ANSWER}")
-        for provider in ("openai", "anthropic", "gemini"):
+        for provider in ("keys", "anthropic", "gemini"):
             for as_stream in (False, True):
                 # Every failure on OpenAI's wire, a third of them on the others.
-                if provider == "openai" or (i + len(provider) + as_stream) % 3 == 0:
+                if provider == "keys" or (i + len(provider) + as_stream) % 3 == 0:
                     replies.append(
-                        running.chat(f"{provider}/{model}", stream=as_stream, text=PROMPT, user=PROMPT, headers={"x-llm-user": PROMPT})
+                        running.chat(
+                            f"{provider}/{model}",
+                            stream=as_stream,
+                            text=PROMPT,
+                            user=PROMPT,
+                            headers={"x-llm-user": PROMPT},
+                        )
                     )
     for name in ("refuse", "reset", "garbage", "silent", "tls"):
         replies.append(running.chat(f"{name}/m", text=PROMPT))
     for key in (None, "sk-wrong-CANARYwrong", PROVIDER_KEY):
         replies.append(running.ask("POST", "/v1/chat/completions", chat("m", text=PROMPT), key=key))
-    for body in (b"{" + PROMPT.encode(), json.dumps({"model": "m", "messages": PROMPT}).encode(), json.dumps({"prompt": PROMPT}).encode(), b"\xff" + PROMPT.encode()):
+    for body in (
+        b"{" + PROMPT.encode(),
+        json.dumps({"model": "m", "messages": PROMPT}).encode(),
+        json.dumps({"prompt": PROMPT}).encode(),
+        b"\xff" + PROMPT.encode(),
+    ):
         replies.append(running.ask("POST", "/v1/chat/completions", body, key=CLIENT_KEY))
-    replies.append(running.ask("POST", "/v1/embeddings", {"model": "m;status=500;body=key", "input": PROMPT}, key=CLIENT_KEY))
+    replies.append(
+        running.ask("POST", "/v1/embeddings", {"model": "m;status=500;body=key", "input": PROMPT}, key=CLIENT_KEY)
+    )
     with running.raw() as client:
         replies.append(client.ask(request(body=b"x", key=CLIENT_KEY, headers={"x-a\x00": PROVIDER_KEY})))
     return everything_said(running, replies)
@@ -121,9 +125,15 @@ def junk(sidecar: Sidecar, upstream: Upstream, count: int) -> dict[str, tuple[in
         for i in range(count):
             match i % 5:
                 case 0 | 1:
-                    data = request(body=chat(f"junk-{i}", user=f"u{i}"), key=CLIENT_KEY, headers={"x-llm-feature": f"f{i}"})
+                    data = request(
+                        body=chat(f"junk-{i}", user=f"u{i}"), key=CLIENT_KEY, headers={"x-llm-feature": f"f{i}"}
+                    )
                 case 2:
-                    data = request(body=chat(f"prov{i}/junk"), key=CLIENT_KEY, headers={"x-llm-team": f"t{i}", "x-llm-user": f"u{i}"})
+                    data = request(
+                        body=chat(f"prov{i}/junk"),
+                        key=CLIENT_KEY,
+                        headers={"x-llm-team": f"t{i}", "x-llm-user": f"u{i}"},
+                    )
                 case 3:
                     data = request(f"/v1/junk/{i}", body=chat("m"), key=CLIENT_KEY)
                 case _:
@@ -136,7 +146,11 @@ def junk(sidecar: Sidecar, upstream: Upstream, count: int) -> dict[str, tuple[in
 
 def test_junk_makes_no_series(sidecar: Sidecar, upstream: Upstream) -> None:
     """T21 with 300 junk values: no metric grows by more than one label set."""
-    grown = {name: counts for name, counts in junk(sidecar, upstream, 300).items() if counts[1] > counts[0] + 1 and not name.endswith("_bucket")}
+    grown = {
+        name: counts
+        for name, counts in junk(sidecar, upstream, 300).items()
+        if counts[1] > counts[0] + 1 and not name.endswith("_bucket")
+    }
     assert not grown, grown
 
 
@@ -164,7 +178,13 @@ def test_log_lines_cannot_be_forged(sidecar: Sidecar, tag: str) -> None:
         reply = sidecar.ask("POST", "/v1/chat/completions", data, key=CLIENT_KEY)
         assert reply.status in (200, 400, 404, 502), (text, reply)
         clean = text.encode("ascii", "ignore").decode().replace("\r", "").replace("\n", "").replace("\x00", "")
-        reply = sidecar.ask("POST", "/v1/chat/completions", chat(f"m;{tag}"), key=CLIENT_KEY, headers={"x-llm-feature": clean, "x-request-id": clean})
+        reply = sidecar.ask(
+            "POST",
+            "/v1/chat/completions",
+            chat(f"m;{tag}"),
+            key=CLIENT_KEY,
+            headers={"x-llm-feature": clean, "x-request-id": clean},
+        )
         assert reply.status in (200, 400)
         sent += 2
     sidecar.wait_calls(sent, timeout=2)

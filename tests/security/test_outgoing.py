@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from proxy.request import FORBIDDEN
-from tests.conftest import Sidecars
 from tests.fakes.httpwire import openai_error, stream
 from tests.fakes.process import Upstream
 from tests.fakes.rawclient import KeptClient, chat, request
-from tests.fakes.sidecar import CLIENT_KEY, PROVIDER_KEY, Sidecar, config, hash_key
+from tests.fakes.sidecar import BEHALF_KEY, CLIENT_KEY, PROVIDER_KEY, Sidecar
 
 #: By which names other gateways let a caller choose where a call goes (E1 to E3).
 DESTINATIONS = sorted(FORBIDDEN | {"api_base", "base_url", "api_key", "extra_headers", "custom_llm_provider"})
@@ -53,7 +52,17 @@ def test_no_field_chooses_a_destination(sidecar: Sidecar, upstream: Upstream, se
     assert strangers(upstream, second) == []
 
 
-@pytest.mark.parametrize("model", ["http://127.0.0.1:{port}/v1", "openai/http://127.0.0.1:{port}/x", "../../../etc/passwd", "m?x=http://127.0.0.1:{port}", "m#@127.0.0.1:{port}/", "@127.0.0.1:{port}/x"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "http://127.0.0.1:{port}/v1",
+        "openai/http://127.0.0.1:{port}/x",
+        "../../../etc/passwd",
+        "m?x=http://127.0.0.1:{port}",
+        "m#@127.0.0.1:{port}/",
+        "@127.0.0.1:{port}/x",
+    ],
+)
 def test_no_model_name_chooses_a_destination(sidecar: Sidecar, upstream: Upstream, second: int, model: str) -> None:
     """T6: a model's name is a JSON string for OpenAI's wire, never a piece of a URL."""
     before = upstream.last
@@ -64,17 +73,13 @@ def test_no_model_name_chooses_a_destination(sidecar: Sidecar, upstream: Upstrea
 
 
 @pytest.mark.parametrize("kind", ["gemini", "azure_openai"])
-@pytest.mark.parametrize("model", ["../../x", "a/../../b", "m?key=1", "m#frag", "m%2e%2e/x", "m:generateContent?x=", "m\\..\\x", "..", "m@h"])
-def test_model_names_in_paths_stay_one_segment(sidecars: Sidecars, upstream: Upstream, kind: str, model: str) -> None:
+@pytest.mark.parametrize(
+    "model", ["../../x", "a/../../b", "m?key=1", "m#frag", "m%2e%2e/x", "m:generateContent?x=", "m\\..\\x", "..", "m@h"]
+)
+def test_model_names_in_paths_stay_one_segment(steady: Sidecar, upstream: Upstream, kind: str, model: str) -> None:
     """T6: where a vendor's model stands in the URL it is one encoded segment, or the call is refused."""
-    running = sidecars(
-        providers={
-            "gemini": {"base_url": upstream.url, "api_key": PROVIDER_KEY, "max_retries": 0},
-            "azure_openai": {"base_url": upstream.url, "api_key": PROVIDER_KEY, "max_retries": 0},
-        }
-    )
     before = upstream.last
-    reply = running.chat(f"{kind}/{model}")
+    reply = steady.chat(f"{kind}/{model}")
     for call in upstream.calls(since=before):
         path = call["path"].partition("?")[0]
         if kind == "gemini":
@@ -89,7 +94,9 @@ def test_model_names_in_paths_stay_one_segment(sidecars: Sidecars, upstream: Ups
 def test_images_are_not_fetched(sidecar: Sidecar, upstream: Upstream, second: int, tag: str) -> None:
     """T6: an image's URL passes as text; we fetch nothing a caller names."""
     url = f"http://127.0.0.1:{second}/secret.png"
-    reply = sidecar.chat(f"m;{tag}", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
+    reply = sidecar.chat(
+        f"m;{tag}", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+    )
     assert reply.status == 200
     (call,) = upstream.calls(tag)
     assert json.loads(call["body"])["messages"][0]["content"][0]["image_url"]["url"] == url
@@ -97,7 +104,9 @@ def test_images_are_not_fetched(sidecar: Sidecar, upstream: Upstream, second: in
 
 
 @pytest.mark.parametrize("as_stream", [False, True])
-def test_redirects_are_not_followed(sidecar: Sidecar, upstream: Upstream, second: int, tag: str, as_stream: bool) -> None:
+def test_redirects_are_not_followed(
+    sidecar: Sidecar, upstream: Upstream, second: int, tag: str, as_stream: bool
+) -> None:
     """T6: a 302 to a second listener is a 502 to the caller, and the second listener sees nothing."""
     reply = sidecar.chat(f"m;{tag};redirect={second}", stream=as_stream)
     assert (reply.status, openai_error(reply)["code"]) == (502, "upstream_invalid_response")
@@ -116,7 +125,16 @@ HOSTILE_NAMES = [
     "baggage", "x-request-id", "x-llm-feature", "cache-control", "Content-Location", "Max-Forwards", "X-Custom",
 ]  # fmt: skip
 #: What may go upstream, and nothing else.
-EXPECTED = {"host", "content-type", "content-length", "authorization", "accept-encoding", "x-llm-sidecar-hop", "accept", "user-agent"}
+EXPECTED = {
+    "host",
+    "content-type",
+    "content-length",
+    "authorization",
+    "accept-encoding",
+    "x-llm-sidecar-hop",
+    "accept",
+    "user-agent",
+}
 
 
 def test_headers_upstream_are_built_from_nothing(sidecar: Sidecar, upstream: Upstream, tag: str) -> None:
@@ -131,13 +149,29 @@ def test_headers_upstream_are_built_from_nothing(sidecar: Sidecar, upstream: Ups
     fixed = {name.lower(): value for name, value in first["headers"]}
     assert fixed["authorization"] == f"Bearer {PROVIDER_KEY}"
     assert fixed["host"] == f"127.0.0.1:{upstream.port}"
-    values = ["evil", "http://evil.invalid/", "Bearer stolen", "a" * 500, "1, 2, 3", "\x7f", "été", '"quoted"', "chunked", "close, x-custom", "%0d%0aX-Evil: 1"]
+    values = [
+        "evil",
+        "http://evil.invalid/",
+        "Bearer stolen",
+        "a" * 500,
+        "1, 2, 3",
+        "\x7f",
+        "été",
+        '"quoted"',
+        "chunked",
+        "close, x-custom",
+        "%0d%0aX-Evil: 1",
+    ]
     sent = 0
     with KeptClient(sidecar.port) as client:
         for i in range(500):
             headers = [(rng.choice(HOSTILE_NAMES), rng.choice(values)) for _ in range(rng.randrange(1, 9))]
             # Credentials of one's own, and a fitting traceparent, are tested elsewhere: here they would only be refused.
-            headers = [(name, value) for name, value in headers if name.lower() not in ("authorization", "api-key") or rng.random() < 0.2]
+            headers = [
+                (name, value)
+                for name, value in headers
+                if name.lower() not in ("authorization", "api-key") or rng.random() < 0.2
+            ]
             if rng.random() < 0.3:
                 headers.append(("Connection", f"keep-alive, {rng.choice(HOSTILE_NAMES)}"))
             reply = client.ask(request(body=chat(f"m;{tag};set{i:03d}"), key=CLIENT_KEY, headers=headers))
@@ -152,11 +186,17 @@ def test_headers_upstream_are_built_from_nothing(sidecar: Sidecar, upstream: Ups
         assert got == {name: value for name, value in fixed.items() if name != "content-length"}, got
 
 
-@pytest.mark.parametrize("value", [b"a\rb", b"a\nb", b"a\r\n b", b"a\x00b", b"a\x0bb", b"\r\nx: y\r\n\r\nGET / HTTP/1.1"])
+@pytest.mark.parametrize(
+    "value", [b"a\rb", b"a\nb", b"a\r\n b", b"a\x00b", b"a\x0bb", b"\r\nx: y\r\n\r\nGET / HTTP/1.1"]
+)
 @pytest.mark.parametrize("name", [b"x-request-id", b"x-llm-feature", b"traceparent", b"user-agent"])
-def test_control_characters_in_headers_are_refused(sidecar: Sidecar, upstream: Upstream, tag: str, name: bytes, value: bytes) -> None:
+def test_control_characters_in_headers_are_refused(
+    sidecar: Sidecar, upstream: Upstream, tag: str, name: bytes, value: bytes
+) -> None:
     """T7: CR, LF, NUL and other controls in a header's value: 400, or (for CRLF, which ends the header) never passed on."""
-    data = request(body=chat(f"m;{tag}"), key=CLIENT_KEY).replace(b"content-type:", name + b": " + value + b"\r\ncontent-type:")
+    data = request(body=chat(f"m;{tag}"), key=CLIENT_KEY).replace(
+        b"content-type:", name + b": " + value + b"\r\ncontent-type:"
+    )
     with sidecar.raw() as client:
         assert client.ask(data).status == 400
     assert upstream.calls(tag) == []
@@ -164,7 +204,15 @@ def test_control_characters_in_headers_are_refused(sidecar: Sidecar, upstream: U
 
 def test_ids_from_callers_are_checked(sidecar: Sidecar, upstream: Upstream, tag: str) -> None:
     """T7: a request id that is not [A-Za-z0-9_-]{1,64} is replaced; a good traceparent alone is passed on."""
-    for given, kept in (("good-ID_1", True), ("a" * 64, True), ("a" * 65, False), ("a b", False), ("<script>", False), ("é", False), ("", False)):
+    for given, kept in (
+        ("good-ID_1", True),
+        ("a" * 64, True),
+        ("a" * 65, False),
+        ("a b", False),
+        ("<script>", False),
+        ("é", False),
+        ("", False),
+    ):
         reply = sidecar.chat(f"m;{tag}", headers={"x-request-id": given})
         assert (reply.header("x-request-id") == given) is kept, given
         assert sidecar.wait_calls(1, request_id=reply.header("x-request-id"))
@@ -184,7 +232,9 @@ OURS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", ["hdr=hostile", "hdr=hostile;status=400", "hdr=hostile;status=500;body=html", "hdr=badid"])
+@pytest.mark.parametrize(
+    "spec", ["hdr=hostile", "hdr=hostile;status=400", "hdr=hostile;status=500;body=html", "hdr=badid"]
+)
 @pytest.mark.parametrize("as_stream", [False, True])
 def test_the_upstream_s_headers_stay_there(sidecar: Sidecar, tag: str, spec: str, as_stream: bool) -> None:
     """T8: cookies, banners, CORS, rate headers and odd request ids of the upstream: the caller sees none."""
@@ -207,22 +257,22 @@ def test_header_bombs_do_not_pass(sidecar: Sidecar, tag: str, bomb: str) -> None
 # --- T30 --------------------------------------------------------------------------------------------------
 
 
-def test_identities_cannot_be_borrowed(sidecars: Sidecars, upstream: Upstream, tag: str) -> None:
+def test_identities_cannot_be_borrowed(steady: Sidecar, upstream: Upstream, tag: str) -> None:
     """T30: `x-llm-user` and `x-llm-team` count only with a key that has `on_behalf`; forwarded addresses never."""
-    behalf = "sk-side-behalf-CANARY"
-    settings = config(upstream.base())
-    settings["auth"]["keys"].append(
-        {"id": "agent", "hash": hash_key(behalf), "team": "platform", "user": "agent", "roles": ["generate"], "on_behalf": True}
-    )
-    running = sidecars(settings)
-    borrowed = {"x-llm-user": "boss", "x-llm-team": "ops", "x-forwarded-for": "10.0.0.1", "x-forwarded-user": "root", "x-real-ip": "10.0.0.2"}
-    running.chat(f"m;{tag};plain", headers=borrowed)
-    running.chat(f"m;{tag};agent", key=behalf, headers=borrowed)
+    borrowed = {
+        "x-llm-user": "boss",
+        "x-llm-team": "ops",
+        "x-forwarded-for": "10.0.0.1",
+        "x-forwarded-user": "root",
+        "x-real-ip": "10.0.0.2",
+    }
+    steady.chat(f"m;{tag};plain", headers=borrowed)
+    steady.chat(f"m;{tag};agent", key=BEHALF_KEY, headers=borrowed)
     for bad in ("a\tb" * 3, "x" * 129, "{evil}"):
-        reply = running.chat(f"m;{tag};bad", key=behalf, headers={"x-llm-user": bad})
+        reply = steady.chat(f"m;{tag};bad", key=BEHALF_KEY, headers={"x-llm-user": bad})
         assert (reply.status, openai_error(reply)["param"]) == (400, "x-llm-user"), bad
-    (plain,) = running.wait_calls(1, model=f"m;{tag};plain")
-    (agent,) = running.wait_calls(1, model=f"m;{tag};agent")
+    (plain,) = steady.wait_calls(1, model=f"m;{tag};plain")
+    (agent,) = steady.wait_calls(1, model=f"m;{tag};agent")
     assert (plain["team"], plain["user"], plain["key_id"]) == ("platform", "svc", "backend")
     assert (agent["team"], agent["user"], agent["key_id"]) == ("ops", "boss", "agent")
     assert upstream.calls(f"{tag};bad") == []

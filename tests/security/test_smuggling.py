@@ -93,7 +93,9 @@ def test_the_next_caller_is_served(sidecar: Sidecar, upstream: Upstream, tag: st
     """T9: after all of that, a good call on a new connection is answered as ever."""
     for lines, how in list(CASES.values())[::5]:
         with sidecar.raw() as client:
-            client.try_send(_HEAD + lines.replace(b"LEN", b"10") + b"\r\n" + (how if isinstance(how, bytes) else b"x" * 10))
+            client.try_send(
+                _HEAD + lines.replace(b"LEN", b"10") + b"\r\n" + (how if isinstance(how, bytes) else b"x" * 10)
+            )
     assert sidecar.chat(f"m;{tag}").status == 200
     assert len(upstream.calls(tag)) == 1
 
@@ -108,7 +110,10 @@ def test_good_framing_of_all_kinds_is_taken(sidecar: Sidecar, upstream: Upstream
         (b"Transfer-Encoding: chunked\r\n", chunked(data)),
         (b"transfer-encoding: Chunked\r\n", pieces + b"0\r\n\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"000" + chunked(data)),
-        (b"Transfer-Encoding: chunked\r\n", chunked(data)[:-2] + b"Authorization: Bearer wrong\r\nContent-Length: 5\r\n\r\n"),
+        (
+            b"Transfer-Encoding: chunked\r\n",
+            chunked(data)[:-2] + b"Authorization: Bearer wrong\r\nContent-Length: 5\r\n\r\n",
+        ),
     ):
         with sidecar.raw() as client:
             assert client.ask(_HEAD + lines + b"\r\n" + payload).status == 200, lines
