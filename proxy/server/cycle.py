@@ -39,6 +39,7 @@ class Cycle(AsgiSide):
     _waiter: asyncio.Future[None] | None = None
     _chunked = True
     _keep = True
+    _close = False
     _held = 0
 
     def __init__(self, connection: Protocol, head: Head, body: bytes | None, incoming: Body | None) -> None:
@@ -168,7 +169,7 @@ class Cycle(AsgiSide):
             body = b""
         else:
             size = b"content-length: %d\r\n" % len(body)
-        keep = head.keep_alive and not connection.hub.draining and self._arrived()
+        keep = head.keep_alive and not self._close and not connection.hub.draining and self._arrived()
         end = b"\r\n" if keep else _CLOSE
         if len(body) < _LARGE:
             connection.write(b"".join((STATUS_LINE[status], headers, size, end, body)))
@@ -216,6 +217,10 @@ class Cycle(AsgiSide):
         if self.gone or self.complete:
             return
         self._finish(self._keep and not self.connection.hub.draining)
+
+    def last(self) -> None:
+        self._keep = False
+        self._close = True
 
     def abort(self) -> None:
         if not self.complete:

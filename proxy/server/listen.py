@@ -51,6 +51,7 @@ def bind(address: str, options: ServerOptions) -> list[socket.socket]:
             # Accepted sockets inherit these: no system calls per connection.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, options.send_buffer)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _find_vanished_peers(listener)
             listener.setblocking(False)
             listener.bind((where[0], port, *where[2:]))
             port = listener.getsockname()[1]
@@ -59,6 +60,14 @@ def bind(address: str, options: ServerOptions) -> list[socket.socket]:
             listener.close()
         raise OSError(error.errno, f"Cannot listen on {address}: {os.strerror(error.errno or 0)}.") from None
     return sockets
+
+
+def _find_vanished_peers(listener: socket.socket) -> None:
+    """Let the kernel probe silent connections: a peer that lost power sends no FIN."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _bind_unix(path: str, options: ServerOptions) -> socket.socket:

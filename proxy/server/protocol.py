@@ -4,69 +4,50 @@ uvicorn's own protocol has no deadline on receiving, answers in text/plain, and 
 only while somebody waits in ``receive()`` and no second request is queued behind the first (uvicorn 0.54,
 ``protocols/http/httptools_impl.py``). This one tells the call at once, from the transport's callback.
 
-A connection has at most one request in work. What arrives behind it stays unparsed (``_ahead``); reading
+A connection has at most one request in work. What arrives behind it stays unparsed (``ahead``); reading
 goes on all the while, for only a read shows that the client is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import struct
-import termios
-from collections.abc import Callable
 from typing import Final
 
 from proxy.errors import ApiError
 from proxy.server.body import Body
+from proxy.server.connection import Connection
 from proxy.server.cycle import Cycle
 from proxy.server.head import HeadParser
 from proxy.server.hub import Hub
-from proxy.server.refusal import STATUS_LINE, refusal
-from proxy.ticker import NEVER, Watched
+from proxy.ticker import NEVER
 
 log = logging.getLogger("llm_sidecar")
 
 _BODY_AHEAD: Final = 64 * 1024
 """Received bytes of a body that nobody asked for yet, above which reading pauses."""
-_LINGER_BYTES: Final = 64 * 1024 * 1024
 _OVER_CAP: Final = 64
 """Connections above the cap that are told so, before others are just dropped."""
 _NOT_HTTP: Final = "This port speaks HTTP/1.1; send a request line."
 
 
-class Protocol(asyncio.Protocol, Watched):
+class Protocol(Connection):
     """Serve one connection's requests, one after the other, to the hub's application.
 
     ``cycle`` is the request in work; None between requests. One task serves a connection's requests
     (1.2 µs a request less than a task each).
     """
 
-    __slots__ = (
-        "_ahead", "_body_rested", "_body_since", "_closing", "_discarded", "_eof", "_parser", "_partial", "_read_paused",
-        "_stuck", "_task", "_wake", "_write_paused", "cycle", "hub", "lost", "transport", "write",
-    )  # fmt: skip
+    __slots__ = ("_body_rested", "_body_since", "_parser", "_partial", "_task", "_wake", "cycle")
 
-    transport: asyncio.Transport
-    write: Callable[[bytes], None]
     _parser: HeadParser
 
     def __init__(self, hub: Hub) -> None:
-        Watched.__init__(self)
-        self.hub = hub
+        super().__init__(hub)
         self.cycle: Cycle | None = None
-        self.lost = False
         self._partial = b""
-        self._ahead = b""
-        self._closing = False
-        self._eof = False
-        self._discarded = 0
-        self._read_paused = False
-        self._write_paused = False
         self._body_since = NEVER
         self._body_rested = 0.0
-        self._stuck = 0
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
 
@@ -74,19 +55,16 @@ class Protocol(asyncio.Protocol, Watched):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         hub = self.hub
-        options = hub.options
-        self.transport = transport
-        self.write = transport.write
-        transport.set_write_buffer_limits(options.write_high_water, options.write_low_water)
+        self.attach(transport)
         self._parser = HeadParser({"client": _name(transport, "peername"), "server": _name(transport, "sockname")})
-        self.deadline = hub.loop.time() + options.receive_timeout
+        self.deadline = hub.loop.time() + hub.options.receive_timeout
         hub.connections.add(self)
         hub.ticker.watch(self)
         if len(hub.connections) > hub.cap:
             if len(hub.connections) > hub.cap + _OVER_CAP:
                 self.drop()
             else:
-                self._refuse(
+                self.refuse(
                     ApiError("overloaded", "The sidecar has too many connections; retry later.", retry_after=1.0)
                 )
 
@@ -96,7 +74,7 @@ class Protocol(asyncio.Protocol, Watched):
         hub = self.hub
         hub.connections.discard(self)
         hub.ticker.forget(self)
-        self._ahead = self._partial = b""
+        self.ahead = self._partial = b""
         if self.cycle is not None:
             self.cycle.leave()
         self._rouse()
@@ -104,15 +82,14 @@ class Protocol(asyncio.Protocol, Watched):
     def eof_received(self) -> bool:
         """Take the end of the client's half for its leaving; only a request cut short still gets its 400."""
         cycle = self.cycle
-        if self._closing:
+        if self.closing:
             return False
-        if cycle is None:
-            if not self._partial:
-                return False
-            self._eof = True
-            self._refuse(ApiError("invalid_request", "The request ended before its headers did; send it whole."))
+        self.eof = True
+        if cycle is None and self._partial:
+            self.refuse(ApiError("invalid_request", "The request ended before its headers did; send it whole."))
             return True
-        if cycle.complete:
+        if cycle is None or cycle.complete:
+            self.finish_closing(linger=False)
             return False
         incoming = cycle.incoming
         if incoming is not None and not incoming.done:
@@ -120,7 +97,6 @@ class Protocol(asyncio.Protocol, Watched):
                 incoming.error = ApiError(
                     "invalid_request", "The request body is shorter than announced; send all of it."
                 )
-            self._eof = True
             self.deadline = NEVER
             cycle.wake()
             return True
@@ -128,12 +104,12 @@ class Protocol(asyncio.Protocol, Watched):
         return False
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
-            self._discard(data)
+        if self.closing:
+            self.discard(data)
             return
         cycle = self.cycle
         if cycle is None:
-            if self._write_paused:
+            if self.write_paused:
                 self._keep_ahead(data)
             elif self._partial:
                 self._begin(self._partial + data, len(self._partial))
@@ -145,16 +121,15 @@ class Protocol(asyncio.Protocol, Watched):
             self._keep_ahead(data)
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
         if self.cycle is not None:
             self.cycle.paused = True
-        self._stuck = self._outstanding()
-        self.deadline = self.hub.loop.time() + self.hub.options.write_timeout
+        self.expect_progress()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         cycle = self.cycle
-        if self._closing or self.lost:
+        if self.closing or self.lost:
             return
         self.deadline = NEVER
         if cycle is not None:
@@ -182,14 +157,14 @@ class Protocol(asyncio.Protocol, Watched):
         try:
             head = self._parser.parse(data if end == len(data) else data[:end])
         except ApiError as error:
-            self._refuse(error)
+            self.refuse(error)
             return
         length = self._parser.length
         have = len(data) - end
         if length is not None and have >= length:
             cycle = Cycle(self, head, data[end : end + length], None)
             if have > length:
-                self._ahead = data[end + length :]
+                self.ahead = data[end + length :]
         else:
             cycle = Cycle(self, head, None, Body(length))
             self._body_since = NEVER
@@ -200,7 +175,7 @@ class Protocol(asyncio.Protocol, Watched):
                 self._take_body(cycle, data[end:])
         elif have > length + options.max_ahead_bytes:  # type: ignore[operator]
             self.drop()
-        if self._closing:
+        if self.closing:
             cycle.ended()
             self.cycle = None
             return
@@ -214,16 +189,16 @@ class Protocol(asyncio.Protocol, Watched):
         """Keep a head that is not complete yet, unless it can no longer become a good one."""
         options = self.hub.options
         if len(data) > options.max_header_bytes:
-            self._refuse(
+            self.refuse(
                 ApiError(
                     "headers_too_large",
                     f"Request line and headers are larger than {options.max_header_bytes} bytes; send fewer or shorter ones.",
                 )
             )
         elif not 65 <= data[0] <= 90 and data != b"\r":
-            self._refuse(ApiError("invalid_request", _NOT_HTTP))
+            self.refuse(ApiError("invalid_request", _NOT_HTTP))
         elif data.count(b"\n") != data.count(b"\r\n") or b"\0" in data:
-            self._refuse(ApiError("invalid_request", "The request's lines must end in CRLF and hold no NUL."))
+            self.refuse(ApiError("invalid_request", "The request's lines must end in CRLF and hold no NUL."))
         else:
             self._partial = data
             if not known and self._task is not None:  # the first head's time runs since the connection was made
@@ -244,15 +219,12 @@ class Protocol(asyncio.Protocol, Watched):
             self.deadline = self._body_deadline(incoming)
             if not cycle.whole:
                 cycle.wake()
-        elif incoming.waiting > _BODY_AHEAD and not self._read_paused:
-            self._read_paused = True
-            self.transport.pause_reading()
+        elif incoming.waiting > _BODY_AHEAD:
+            self.read_no_more()
 
     def await_body(self, incoming: Body) -> None:
         """Let the body come in, within ``receive_timeout`` plus what the minimum rate allows."""
-        if self._read_paused:
-            self._read_paused = False
-            self.transport.resume_reading()
+        self.read_on()
         now = self.hub.loop.time()
         if self._body_since == NEVER:  # what came before anybody asked earns no time
             self._body_since = now - incoming.received / self.hub.options.min_rate
@@ -270,16 +242,16 @@ class Protocol(asyncio.Protocol, Watched):
         return self._body_since + options.receive_timeout + incoming.received / options.min_rate
 
     def _keep_ahead(self, data: bytes) -> None:
-        self._ahead += data
-        if len(self._ahead) > self.hub.options.max_ahead_bytes:
+        self.ahead += data
+        if len(self.ahead) > self.hub.options.max_ahead_bytes:
             self.drop()
 
     def _next(self) -> None:
         """Begin the request that waits behind the last one, if any, else wait for one."""
         self.deadline = self.hub.loop.time() + self.hub.options.keep_alive_timeout
-        if self._ahead:
-            data = self._ahead
-            self._ahead = b""
+        if self.ahead:
+            data = self.ahead
+            self.ahead = b""
             self._begin(data, 0)
 
     # --- the application ---
@@ -310,9 +282,11 @@ class Protocol(asyncio.Protocol, Watched):
                 scope["state"] = hub.lifespan_state.copy()
             try:
                 await app(scope, cycle.receive, cycle.send)
-            except asyncio.CancelledError:  # nobody answered for it: the process is ending
-                self._ahead = b""
-                self._ended(cycle, ApiError("overloaded", "The sidecar is shutting down; retry.", retry_after=1.0))
+            except asyncio.CancelledError:  # nobody caught it: the process is ending
+                self.ahead = b""
+                self._ended(
+                    cycle, ApiError("overloaded", "The sidecar ended the request early; retry.", retry_after=1.0)
+                )
                 self.finish_closing(linger=False)
                 break
             except Exception as error:
@@ -330,7 +304,7 @@ class Protocol(asyncio.Protocol, Watched):
         cycle.ended()
         self.cycle = None
         self.hub.running.discard(cycle)
-        if self._closing or self.lost or self._write_paused:
+        if self.closing or self.lost or self.write_paused:
             return
         self._next()
 
@@ -340,49 +314,7 @@ class Protocol(asyncio.Protocol, Watched):
 
     # --- ends ---
 
-    def _refuse(self, error: ApiError) -> None:
-        """Reply with the server's own error and close; what the client still sends is read and dropped."""
-        status, headers, body = refusal(error)
-        self.hub.refused[error.code] += 1
-        self._partial = b""
-        self.write(
-            b"".join(
-                (STATUS_LINE[status], headers, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)
-            )
-        )
-        self.finish_closing(linger=True)
-
-    def finish_closing(self, *, linger: bool) -> None:
-        """Close once everything is written. With ``linger``, close our half first, and read and drop for a while.
-
-        A socket closed with unread bytes sends RST, which takes the reply from the client's hands.
-        """
-        if self._closing or self.lost:
-            return
-        self._closing = True
-        options = self.hub.options
-        self._stuck = self._outstanding() if self.unsent() else 0
-        if (linger or self._ahead) and not self._eof:
-            self._ahead = b""
-            self.transport.write_eof()
-            if self._read_paused:
-                self._read_paused = False
-                self.transport.resume_reading()
-            self.deadline = self.hub.loop.time() + options.linger_timeout
-        else:
-            self.transport.close()
-            self.deadline = self.hub.loop.time() + options.write_timeout
-
-    def _discard(self, data: bytes) -> None:
-        self._discarded += len(data)
-        if self._discarded > _LINGER_BYTES:
-            self.drop()
-
-    def drop(self) -> None:
-        """End the connection at once, and tell the call."""
-        self._closing = True
-        self.deadline = NEVER
-        self.transport.abort()
+    def ended_early(self) -> None:
         if self.cycle is not None:
             self.cycle.leave()
 
@@ -393,27 +325,21 @@ class Protocol(asyncio.Protocol, Watched):
 
     def close_if_idle(self) -> None:
         """Close unless a request is in work or arriving."""
-        if self.cycle is None and not self._partial and not self._closing:
+        if self.cycle is None and not self._partial and not self.closing:
             self.finish_closing(linger=False)
-
-    def unsent(self) -> bool:
-        """Tell whether part of a reply has not been handed to the kernel."""
-        return not self.lost and self.transport.get_write_buffer_size() > 0
 
     def expired(self) -> None:
         """Act on the deadline of whatever the connection is at."""
         if self.lost:
             return
         cycle = self.cycle
-        if self._write_paused or (self._closing and self.unsent()):
-            self._check_progress()
-        elif self._closing:
+        if self.write_paused or (self.closing and self.unsent()):
+            self.check_progress()
+        elif self.closing:
             self.drop()
         elif cycle is None:
             if self._partial:
-                self._refuse(
-                    ApiError("request_timeout", "The request's headers did not arrive in time; send it again.")
-                )
+                self.refuse(ApiError("request_timeout", "The request's headers did not arrive in time; send it again."))
             else:
                 self.finish_closing(linger=False)
         elif cycle.incoming is not None and not cycle.incoming.done and cycle.incoming.error is None:
@@ -421,25 +347,6 @@ class Protocol(asyncio.Protocol, Watched):
                 "request_timeout", "The request's body did not arrive in time; send it again."
             )
             cycle.wake()
-
-    def _check_progress(self) -> None:
-        """Drop a client that has taken nothing for a whole write deadline; a slow one may go on."""
-        outstanding = self._outstanding()
-        if outstanding >= self._stuck:
-            self.drop()
-            return
-        self._stuck = outstanding
-        self.deadline = self.hub.loop.time() + self.hub.options.write_timeout
-
-    def _outstanding(self) -> int:
-        """Return the bytes that the client has not acknowledged: ours, and where the system tells, the kernel's."""
-        size = self.transport.get_write_buffer_size()
-        try:
-            raw = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-        except (OSError, AttributeError):
-            return size
-        queued: int = struct.unpack("i", raw)[0]
-        return size + queued
 
 
 def _name(transport: asyncio.Transport, which: str) -> tuple[str, int] | None:

@@ -70,6 +70,8 @@ class Server:
         """Serve on the running loop; return the exit code: 0, 3 where the application did not start, 1 where it did
         not stop."""
         self._stop = asyncio.Event()
+        if self.draining:
+            self._stop.set()
         asyncio.get_running_loop().set_exception_handler(_on_loop_error)
         try:
             api = self._bind(self.options.listen)

@@ -10,7 +10,15 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+_FLUSH: Final = 0.2
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 class Signals:
@@ -43,9 +51,9 @@ class Signals:
 
     def _end(self, number: int, _: FrameType | None) -> None:
         if self._stopping:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):  # it may be in the middle of a write
-                    stream.flush()
+            flushing = threading.Thread(target=_flush, daemon=True)  # it may block: a full pipe, a write cut in half
+            flushing.start()
+            flushing.join(_FLUSH)
             os._exit(128 + number)
         self._stopping = True
         self._loop.call_soon_threadsafe(self._stop, number)

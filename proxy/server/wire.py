@@ -54,6 +54,9 @@ class Wire(ABC):
     def end(self) -> None:
         """End a streamed reply properly."""
 
+    def last(self) -> None:  # noqa: B027 - a wire without a connection has nothing to close
+        """Close the connection once the reply has ended: its request keeps us busy beyond that."""
+
     @abstractmethod
     def abort(self) -> None:
         """Drop the connection without a proper end."""
