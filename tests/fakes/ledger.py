@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes.process import Upstream
-from tests.fakes.sidecar import Metrics, Sidecar
+from tests.fakes.sidecar import OPS_KEY, Metrics, Sidecar
 
 
 @dataclass(slots=True)
@@ -38,6 +38,7 @@ class Ledger:
         self.before: Metrics = sidecar.metrics()
         self.fds = sidecar.fds
         self.sockets = upstream.state()["open"]
+        self.rows = self._stored()
         self.since = upstream.last
         self.skip = len(sidecar.calls())
 
@@ -92,8 +93,37 @@ class Ledger:
         for row in joined:
             self._booked(row, tolerance, unread)
         self._metrics(lines)
+        self._store(timeout)
         self._fds(spare_fds, timeout)
         return joined
+
+    def _stored(self) -> tuple[int, int, int]:
+        """Return calls, prompt and completion tokens of this month in the store's own ledger."""
+        reply = self.sidecar.ask("GET", "/admin/usage?by=team", key=OPS_KEY)
+        assert reply.status == 200, reply
+        total = reply.json()["total"]
+        return total["calls"], total["prompt_tokens"], total["completion_tokens"]
+
+    def _store(self, timeout: float) -> None:
+        """Hold the store's rows against the lines of all calls since the ledger was opened; no hold may be open."""
+        limit = time.monotonic() + timeout
+        while True:
+            # Calls refused before they were any (a bad key, a bad body) have a line, but no row.
+            lines = [
+                line
+                for line in self.sidecar.calls()[self.skip :]
+                if line["endpoint"] in ("chat", "completions", "embeddings")
+            ]
+            told = [sum(line[f"{kind}_tokens"] or 0 for line in lines) for kind in ("prompt", "completion")]
+            stored = [now - then for now, then in zip(self._stored(), self.rows, strict=True)]
+            if stored[1:] == told and stored[0] <= len(lines):
+                break
+            assert time.monotonic() < limit, (
+                f"the store grew by {stored} (calls, prompt, completion), the lines by {len(lines)}, {told}"
+            )
+            time.sleep(0.05)
+        for row in self.sidecar.ask("GET", "/admin/quotas", key=OPS_KEY).json()["teams"]:
+            assert not row["quota"] or row["quota"]["held_tokens"] == 0, f"an open hold: {row}"
 
     def _booked(self, row: Joined, tolerance: int, unread: int) -> None:
         line, call = row.line, row.call

@@ -89,7 +89,7 @@ def books_of(steady: Sidecar, books: Ledger, word: str) -> Ledger:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ("fin", "rst"))
+@pytest.mark.parametrize("how", ["fin", "rst"])
 @pytest.mark.parametrize("place", ["before the first byte", "in mid-stream", "during a whole reply"])
 async def test_a_thousand_leave(steady: Sidecar, books: Ledger, strain: Strain, place: str, how: str) -> None:
     """R7 in full: p99 ≤ 100 ms, 1,000 of 1,000 booked, nothing left over."""
