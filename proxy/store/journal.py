@@ -56,12 +56,25 @@ class Journal:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = _lock(path)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+            self._check()
             self._prepare()
-        except BaseException:
-            os.close(self._lock)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, sqlite3.Error):
+                raise OSError(f"{path} cannot be used as a store: {error}.") from error
             raise
+
+    def _check(self) -> None:
+        """See that the file is new or ours, before anything in it is touched."""
+        (version,) = self._db.execute("pragma user_version").fetchone()
+        if version not in (0, VERSION):
+            raise OSError(
+                f"{self.path} was written by another version of llm-sidecar (format {version}); use a new file."
+            )
+        if version == 0 and self._db.execute("select count(*) from sqlite_master").fetchone() != (0,):
+            raise OSError(f"{self.path} cannot be used as a store: it is a database of something else.")
 
     def _prepare(self) -> None:
         db = self._db
@@ -72,11 +85,6 @@ class Journal:
         db.execute("pragma synchronous = normal")
         db.execute("pragma wal_autocheckpoint = 0")
         db.execute("pragma secure_delete = fast")
-        (version,) = db.execute("pragma user_version").fetchone()
-        if version not in (0, VERSION):
-            raise OSError(
-                f"{self.path} was written by another version of llm-sidecar (format {version}); use a new file."
-            )
         db.executescript(_SCHEMA)
         db.execute(f"pragma user_version = {VERSION}")
 

@@ -65,6 +65,7 @@ class RedisServer:
             except OSError:
                 pass
             time.sleep(0.02)
+        self.kill()
         raise RuntimeError("the Redis server did not start")
 
     def ask(self, *command: str) -> bytes:

@@ -82,7 +82,8 @@ class FileWorld(World):
 
     async def expire(self, owner: int) -> list[int]:
         # What was acknowledged is in the file; the settlements are flushed, for those that wait would be lost.
-        self._store._flush()
+        assert self._store._keeper is not None
+        self._store._keeper.flush()
         await crash(self._store)
         self._store = EmbeddedStore(self._path)
         await self._store.start()
@@ -100,9 +101,9 @@ async def crash(store: EmbeddedStore) -> None:
     store._tasks.clear()
     if store._flush_timer is not None:
         store._flush_timer.cancel()
-    assert store._journal is not None
-    store._journal.close()
-    store._journal = None
+    assert store._keeper is not None
+    store._keeper.journal.close()
+    store._keeper = None
 
 
 class RedisWorld(World):
