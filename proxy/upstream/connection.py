@@ -303,8 +303,8 @@ class Connection(asyncio.BufferedProtocol, Watched):
         elif "content-length" in head:
             if int(head["content-length"]) > self._room:
                 self._refuse("its body is larger than the sidecar allows", retryable=False)
-        elif status != 204 and status != 304:
-            self._until_eof = True
+        else:
+            self._until_eof = True  # unless the status allows no body: then the parser ends the message itself
         if "content-encoding" in head and head["content-encoding"].lower() not in ("", "identity"):
             self._refuse("it is compressed, which was not asked for", retryable=False)
         reply = self._reply

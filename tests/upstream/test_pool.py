@@ -49,6 +49,17 @@ async def test_idle_connections_are_closed_in_time(raw: Connect, limit: str) -> 
         assert len(origin.peers) == 2
 
 
+async def test_an_overdue_connection_is_not_handed_out(raw: Connect) -> None:
+    """Between its time and the ticker's next look a connection is already too old to use."""
+    async with Origin(saying(whole(b"1"))) as origin:
+        upstream = raw(origin.url)
+        await ask(upstream)
+        (kept,) = upstream.pool._idle
+        kept.deadline = asyncio.get_running_loop().time() - 0.001
+        await ask(upstream)
+        assert len(origin.peers) == 2
+
+
 async def test_a_servers_zero_timeout_forbids_reuse(raw: Connect) -> None:
     """`Keep-Alive: timeout=0` means what it says."""
     async with Origin(saying(whole(b"1", b"Keep-Alive: timeout=0"))) as origin:
