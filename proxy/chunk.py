@@ -16,8 +16,8 @@ _NO_CHOICES: Final[list[Any]] = []
 class Slot:
     """One writable string of a request or a reply.
 
-    ``kind`` is ``content``, ``refusal``, ``reasoning``, ``arguments`` (JSON text), or for requests
-    any other name that describes the field. ``key`` tells the slots of one chunk apart and joins the
+    ``kind`` is ``content``, ``refusal``, ``reasoning``, ``arguments`` (JSON text), ``input`` (a custom
+    tool's text), or for requests any other name that describes the field. ``key`` tells the slots of one chunk apart and joins the
     same logical text across a stream's chunks: ``(choice, kind, tool call index or part index)``.
     Assigning ``text`` writes through to the owner and marks it changed.
     """
@@ -97,8 +97,11 @@ class Chunk:
                 function = tool.get("function") or tool.get("custom")
                 if isinstance(function, dict):
                     field = "arguments" if "arguments" in function else "input"
-                    if isinstance(function.get(field), str):
-                        yield Slot(self, function, field, "arguments", (index, "arguments", tool.get("index", n)))
+                    if isinstance(function.get(field), str):  # a custom tool's input is text, not JSON
+                        yield Slot(self, function, field, field, (index, field, tool.get("index", n)))
+            audio = part.get("audio")
+            if isinstance(audio, dict) and isinstance(audio.get("transcript"), str):
+                yield Slot(self, audio, "transcript", "content", (index, "transcript", 0))
             legacy = part.get("function_call")
             if isinstance(legacy, dict) and isinstance(legacy.get("arguments"), str):
                 yield Slot(self, legacy, "arguments", "arguments", (index, "arguments", -1))

@@ -10,7 +10,26 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
+
+from re2 import _re2
+
+from policies.redact.detector import options
+
+_ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
+
+
+def spotter(pattern: str) -> Callable[[bytes], bool]:
+    """Return what tells whether ``pattern`` occurs in a text: RE2, since these run for every candidate."""
+    compiled = _re2.RE2(pattern.encode(), options(captures=False))
+    assert compiled.ok(), compiled.error()
+    match = compiled.Match
+
+    def spotted(text: bytes) -> bool:
+        return bool(match(_ANYWHERE, text, 0, len(text))[0][0] >= 0)
+
+    return spotted
 
 
 def entropy(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import re2
 from re2 import _re2
 
-from policies.redact.syntax import INFINITY, Node, PatternError, parse
+from policies.redact.syntax import INFINITY, Node, PatternError, characters, parse
 
 #: Bytes that a candidate's check may look at before the match, and that a stream therefore keeps.
 CONTEXT: Final = 96
@@ -71,7 +71,7 @@ class Detector:
     :class:`PatternError` for a pattern that RE2 does not take, or that matches the empty text.
     """
 
-    __slots__ = ("_hint", "bounded", "cap", "check", "group", "match", "name", "node", "pattern", "priority",
+    __slots__ = ("_hint", "bounded", "cap", "check", "first", "group", "match", "name", "node", "pattern", "priority",
                  "replacement", "secret", "word")  # fmt: skip
 
     def __init__(
@@ -86,6 +86,7 @@ class Detector:
         check: Check | None = None,
         hint: str = "",
         cap: int = CAP,
+        aligned: bool = False,
     ) -> None:
         self.name = name
         self.pattern = pattern
@@ -111,6 +112,12 @@ class Detector:
             raise PatternError("it matches the empty text, and so everywhere")
         self.bounded = self.node.most < INFINITY and self.node.most * 4 <= cap
         self._hint = hint
+        self.first = frozenset() if aligned else _inside(self.node)
+
+    @property
+    def reach(self) -> int:
+        """Return the most bytes that an open match can have."""
+        return min(self.node.most * 4, self.cap)
 
     @property
     def hint(self) -> str:
@@ -122,10 +129,23 @@ class Detector:
         return min(self.node.most, self.cap)
 
 
-def compile_union(patterns: list[str], *, end: bool = False, memory: int = 64 << 20) -> Callable[..., list[Span]]:
-    """Return the matcher of any of ``patterns``; with ``end``, only at the end of the text, leftmost start."""
+def _inside(node: Node) -> frozenset[int]:
+    """Return the first bytes of matches that may begin elsewhere than where a word or a sign begins.
+
+    A byte beyond ASCII stands for all of them.
+    """
+    found: set[int] = set()
+    for head in node.heads():
+        if not head.word:
+            matched = characters(f"(?{head.flags}:{head.raw})" if head.flags else head.raw)
+            found |= {byte for byte in matched if byte == 128 or chr(byte).isalnum() or chr(byte) in "_ \t\n\r\v\f"}
+    return frozenset(found)
+
+
+def compile_union(patterns: list[str], memory: int = 64 << 20) -> Callable[..., list[Span]]:
+    """Return the matcher of any of ``patterns``."""
     union = "|".join(f"(?:{pattern})" for pattern in patterns)
-    compiled = _re2.RE2((f"(?:{union})\\z" if end else union).encode(), options(captures=False, memory=memory))
+    compiled = _re2.RE2(union.encode(), options(captures=False, memory=memory))
     if not compiled.ok():
         raise PatternError(f"the patterns are too large together: {compiled.error()!r}")
     matcher: Callable[..., list[Span]] = compiled.Match

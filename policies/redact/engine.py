@@ -1,22 +1,32 @@
 """Finds what detectors look for, in a whole text or in a text that is still growing.
 
 All patterns match the original text. One automaton over cheap prefilters says which patterns can occur at all;
-those run singly. Overlaps are settled once. For a growing text a second automaton, run backwards from the end,
-says from where a match could still begin or go on: what lies before that point is decided for good, so that a
-stream and the whole text give the same findings however the stream was cut.
+those run singly. Overlaps are settled once. For a growing text a second automaton, of all beginnings of matches,
+is asked at each place where a match can begin whether everything from there on is such a beginning: what lies
+before the first such place is decided for good, so that a stream and the whole text give the same findings
+however the stream was cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from re2 import _re2
 
-from policies.redact.detector import Detector, Hit, Span, compile_union, options
+from policies.redact.detector import CAP, Detector, Hit, Span, compile_union, options
+from policies.redact.syntax import LOUD
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
+_BOTH: Final = _re2.RE2.Anchor.ANCHOR_BOTH
+_NEVER: Final = "[^\\x00-\\x{10FFFF}]"
+#: Up to here a piece of a stream is taken word by word, and how many words are remembered.
+_SHORT: Final = 64
+_WORDS: Final = 20_000
+#: The built-in detectors have two classes: nearly all, and those of keys that go on for pages.
+_NEAR: Final = 2_048
 _HERE: Final = _re2.RE2.Anchor.ANCHOR_START
 _START: Final = itemgetter(0)
 _ALWAYS: Final = b"(?s:.|\\z)"
@@ -45,7 +55,7 @@ class Candidate(NamedTuple):
 class Engine:
     """A set of detectors, compiled together. Immutable and shared by all calls."""
 
-    __slots__ = ("_any", "_banks", "_set", "detectors")
+    __slots__ = ("_aligned", "_any", "_dead", "_far", "_heads", "_open", "_places", "_quiet", "_set", "detectors")
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = tuple(detectors)
@@ -56,11 +66,17 @@ class Engine:
             self._set.Add(hints[-1].encode())
         self._set.Add(_ALWAYS)  # RE2's sets answer "nothing" when they run out of memory; this one never may
         self._set.Compile()
-        self._any = compile_union(hints or ["[^\\x00-\\x{10FFFF}]"])
-        banks: dict[int, list[str]] = {}
+        self._any = compile_union(hints or [_NEVER])
+        reaches: dict[int, list[str]] = {}
         for detector in self.detectors:
-            banks.setdefault(detector.cap, []).append(detector.node.begun())
-        self._banks = [(cap, compile_union(begun, end=True)) for cap, begun in banks.items()]
+            reaches.setdefault(_class(detector), []).append(detector.node.begun())
+        self._open = [(reach, compile_union(begun)) for reach, begun in sorted(reaches.items(), reverse=True)]
+        self._far = self._open[0][0] if self._open else 0
+        self._aligned = not any(detector.first for detector in self.detectors)
+        self._places = _places(self.detectors)
+        self._quiet = all(detector.node.loud() for detector in self.detectors)
+        self._dead: set[bytes] = set()
+        self._heads: set[bytes] = set()
 
     def decide(self, text: bytes, start: int, final: bool) -> tuple[int, Sequence[Finding]]:
         """Return how far ``text`` is decided, from ``start`` on, and the findings up to there.
@@ -71,15 +87,60 @@ class Engine:
         size = len(text)
         decided = size
         if not final:
-            for cap, begun in self._banks:
-                open_from = begun(_ANYWHERE, text, start if size - start <= cap else size - cap, size)[0][0]
-                if open_from < decided:
-                    decided = open_from
+            decided = self._first_open(text, start, size)
             if decided <= start:
                 return start, ()
+        if self._quiet and LOUD.search(text, start) is None:
+            return decided, ()
         if self._any(_ANYWHERE, text, start, size)[0][0] < 0:
             return decided, ()
         return self._settle(self._candidates(text, start, decided), decided)
+
+    def _first_open(self, text: bytes, start: int, size: int) -> int:
+        """Return the first place from which on all of ``text`` may be the beginning of a match."""
+        if size - start < _SHORT and start and self._aligned:
+            return self._first_open_word(text, start, size)
+        return self._search_open(text, start, size)
+
+    def _first_open_word(self, text: bytes, start: int, size: int) -> int:
+        """Do the same for the few words of a stream's piece, by what is known of words seen before.
+
+        Beginnings of matches are closed under cutting their end off: what is no beginning up to the next blank
+        is none later. Only words of letters are remembered.
+        """
+        at = start
+        dead = self._dead
+        while (blank := text.find(b" ", at)) >= 0:
+            word = text[at - 1 : blank + 1]
+            if word not in dead:
+                if not word[1:-1].isalpha() or self._search_open(text, at, blank + 1) <= blank:
+                    return self._search_open(text, at, size)
+                if len(dead) > _WORDS:
+                    dead.clear()
+                dead.add(word)
+            at = blank + 1
+        head = text[at - 1 : size]
+        if head in self._heads:
+            return at
+        found = self._search_open(text, at, size)
+        if found == at < size and head[1:].isalpha():
+            if len(self._heads) > _WORDS:
+                self._heads.clear()
+            self._heads.add(head)
+        return found
+
+    def _search_open(self, text: bytes, start: int, size: int) -> int:
+        opens = self._open
+        near = start if size - start <= self._far else size - self._far
+        for place in self._places(text, near, size):
+            at = place.start()
+            left = size - at
+            for reach, begun in opens:
+                if left > reach:
+                    break
+                if begun(_BOTH, text, at, size)[0][0] >= 0:
+                    return at
+        return size
 
     def _candidates(self, text: bytes, start: int, decided: int) -> list[Candidate]:
         found: list[Candidate] = []
@@ -117,6 +178,25 @@ class Engine:
                 reach = finding.end
         _resolve(cluster, findings)
         return decided, findings
+
+
+def _class(detector: Detector) -> int:
+    """Return up to how many bytes a detector's open matches are asked for: few classes, few questions."""
+    if detector.group in ("own", "packs"):
+        return detector.reach  # what was configured is what a stream waits
+    return _NEAR if detector.reach <= _NEAR else CAP
+
+
+def _places(detectors: Sequence[Detector]) -> Callable[[bytes, int, int], Iterator[re.Match[bytes]]]:
+    """Return what finds the places in a text where a match can begin: words, signs, and what detectors name."""
+    first = frozenset[int]().union(*(detector.first for detector in detectors))
+    if not first:
+        return re.compile(rb"[A-Za-z0-9_]+|[\x80-\xff]+|[^\sA-Za-z0-9_]").finditer
+    named = b"".join(b"\\x%02x" % byte for byte in first if byte < 128)
+    named += b"\xc0-\xff" if 128 in first else b""
+    return re.compile(
+        rb"[" + named + rb"]|(?<![A-Za-z0-9_])[A-Za-z0-9_]|(?<![\x80-\xff])[\x80-\xff]|[^\sA-Za-z0-9_\x80-\xff]"
+    ).finditer
 
 
 def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:

@@ -11,15 +11,56 @@ Syntax: https://github.com/google/re2/wiki/Syntax.
 from __future__ import annotations
 
 import re
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import re2
+from re2 import _re2
 
 INFINITY: Final = 1 << 40
-#: What in a character class may stand for white space; taken too widely rather than too narrowly.
-_LOOSE: Final = re.compile(r"\[\^|\s|\\[sDWpPtnrvfx0-7]|\[:")
+#: What plain words consist of, and what may stand between them. Nothing of it makes a text worth a look.
+_QUIET: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz ,'\n\r\t")
+_BETWEEN: Final = frozenset(b" ,'\n\r\t")
+_SPACE: Final = frozenset(b" \t\n\r\v\f")
+#: What is worth a look: a sign, a digit, or a long word. Every match of a :meth:`Node.loud` pattern holds one.
+LOUD: Final = re.compile(rb"[^A-Za-z ,'\n\r\t]|[A-Za-z]{11}")
+_LONG_WORD: Final = 11
+
+
+@lru_cache(maxsize=2_048)
+def characters(raw: str) -> frozenset[int]:
+    """Return the bytes below 128 that a character, class or escape matches; a byte above stands for all beyond."""
+    if raw == ".":
+        return frozenset(range(129))
+    compiled = _re2.RE2(raw.encode(), _silent())
+    if not compiled.ok():
+        return frozenset(range(129))
+    both = _re2.RE2.Anchor.ANCHOR_BOTH
+    found = {byte for byte in range(128) if compiled.Match(both, bytes((byte,)), 0, 1)[0][0] == 0}
+    for char in ("é", "я", "中", "😀"):
+        text = char.encode()
+        if compiled.Match(both, text, 0, len(text))[0][0] == 0:
+            found.add(128)
+    return frozenset(found)
+
+
+def _silent() -> re2.Options:
+    wanted = re2.Options()
+    wanted.log_errors = False
+    return wanted
+
 
 
 class PatternError(ValueError):
     """The pattern cannot be used; the message says why, in one sentence without its name."""
+
+
+class Head(NamedTuple):
+    """A possible first character: ``raw`` as a pattern, ``flags`` around it, ``word``: only where \\b holds."""
+
+    raw: str
+    flags: str
+    word: bool
 
 
 class Node:
@@ -54,6 +95,14 @@ class Node:
         """
         raise NotImplementedError
 
+    def loud(self) -> bool:
+        """Tell whether every match holds a character beyond letters, spaces, commas and apostrophes, or a long word."""
+        return False
+
+    def heads(self) -> list[Head]:
+        """Return what a match can begin with: each possible first character, and whether a word begins there."""
+        return []
+
 
 class Atom(Node):
     """One character, class or escape: exactly one character wide."""
@@ -66,17 +115,25 @@ class Atom(Node):
 
     @property
     def solid(self) -> bool:
-        """Tell whether this surely matches no white space."""
-        raw = self.raw
-        if raw[0] == "[":
-            return not _LOOSE.search(raw)
-        return raw in ("\\w", "\\d", "\\S") or (len(raw) == 1 and raw not in " \t\n.")
+        """Tell whether this matches no white space."""
+        return characters(self.raw).isdisjoint(_SPACE)
+
+    @property
+    def wordlike(self) -> bool:
+        """Tell whether a run of this is one word, or holds something loud."""
+        return characters(self.raw).isdisjoint(_BETWEEN)
 
     def text(self) -> str:
         return self.raw
 
     def begun(self) -> str:
         return self.raw + "?"
+
+    def heads(self) -> list[Head]:
+        return [Head(self.raw, "", False)]
+
+    def loud(self) -> bool:
+        return characters(self.raw).isdisjoint(_QUIET)
 
 
 class Assertion(Node):
@@ -124,6 +181,30 @@ class Sequence(Node):
     def loose(self) -> str:
         return "".join(p.loose() for p in self.parts)
 
+    def loud(self) -> bool:
+        run = 0
+        for part in self.parts:
+            if part.loud():
+                return True
+            node = part.node if isinstance(part, Repeat) else part
+            word = isinstance(part, Assertion) or (isinstance(node, Atom) and node.wordlike)
+            run = run + part.least if word else 0
+            if run >= _LONG_WORD:
+                return True
+        return False
+
+    def heads(self) -> list[Head]:
+        found: list[Head] = []
+        word = False
+        for part in self.parts:
+            if isinstance(part, Assertion):
+                word |= part.raw == "\\b"
+                continue
+            found += (head._replace(word=head.word or word) for head in part.heads())
+            if part.least:
+                break
+        return found
+
     def hint(self) -> str:
         # A pattern that begins with a run but holds a word of its own is found by that word.
         if self.parts and isinstance(next((p for p in self.parts if not isinstance(p, Assertion)), None), Repeat):
@@ -158,13 +239,21 @@ class Choice(Node):
     def loose(self) -> str:
         return "(?:" + "|".join(o.loose() for o in self.options) + ")"
 
+    def loud(self) -> bool:
+        return all(option.loud() for option in self.options)
+
+    def heads(self) -> list[Head]:
+        return [head for option in self.options for head in option.heads()]
+
     def begun(self) -> str:
         return "(?:" + "|".join(o.begun() for o in self.options) + ")"
 
 
 _CLASSES: Final = frozenset("\\" + c for c in "dDwWsSpPC")
 
-#: A prefilter counts no further than this: long counters make many automaton states and say little more.
+#: A prefilter counts no further than this: words are shorter, and long counters make many automaton states.
+_LEAST: Final = 24
+#: Counters beyond this are left out of the beginnings of matches, for runs that white space ends anyway.
 _COUNT: Final = 8
 
 
@@ -184,7 +273,15 @@ class Repeat(Node):
 
     def relaxed(self) -> str:
         high = INFINITY if self.high > 3 else self.high
-        return _repeat(self.node.relaxed(), min(self.low, _COUNT), high)
+        return _repeat(self.node.relaxed(), min(self.low, _LEAST), high)
+
+    def loud(self) -> bool:
+        if self.low and self.node.loud():
+            return True
+        return isinstance(self.node, Atom) and self.node.wordlike and self.low >= _LONG_WORD
+
+    def heads(self) -> list[Head]:
+        return self.node.heads()
 
     def loose(self) -> str:
         if isinstance(self.node, Atom) and self.high > _COUNT and self.node.solid:
@@ -222,6 +319,12 @@ class Flags(Node):
 
     def loose(self) -> str:
         return f"(?{self.flags}:{self.node.loose()})"
+
+    def loud(self) -> bool:
+        return self.node.loud()
+
+    def heads(self) -> list[Head]:
+        return [head._replace(flags=self.flags + head.flags) for head in self.node.heads()]
 
     def begun(self) -> str:
         return f"(?{self.flags}:{self.node.begun()})"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from policies.redact.checks import classes, entropy, repetitive
+from policies.redact.checks import classes, entropy, repetitive, spotter
 from policies.redact.detector import Hit, Verdict
 
-_DUMMY: Final = re.compile(
+_DUMMY: Final = spotter(
     r"(?i)^(?:[<({\[$%#*].*|.*(?:\$\{|\{\{|<%|\.\.\.$|x{5,}|\*{3,}).*|.*(?:your[_-]|placeholder|insert[_-]|change[_-]?me|replace[_-]"
     r"|redacted|[_-]here$|^here[_-]).*|.*\bfake.*|.*afake.*|(?:my|the|some|a|an|not|user|your|new|old|db)?[_-]?"
     r"(?:password|passwd|pass|pwd|secret|token|api[_-]?key|key|example|sample|dummy|todo|tbd|na|n/a|foo|bar|test)s?)$"
@@ -22,7 +22,7 @@ _WORDS: Final = frozenset(
     " the a an is are was be must should can will may and or if not for to of in with your our my their its it that which how"
     " what when where who only also please enter provide use using contains based first last next same other following".split()
 )
-_CODE: Final = re.compile(
+_CODE: Final = spotter(
     r"^(?:[A-Za-z_$@&*!][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)+[;,)]*|[\w.$:>-]*[A-Za-z_]\w*[(\[].*|[A-Z][A-Z_]{3,}[;,)]*"
     r"|&?\*?[a-z]+_[a-z_]+[;,)]*|[a-z]+(?:[A-Z][a-z]+)+[;,)]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+[;,)]*|@?[\w/-]+/[\w./-]*\.[a-z]{1,5}"
     r"|https?://.*|[~.]{0,2}/[\w./-]*|[\w-]+\.(?:com|org|net|io|cer|pem|crt|json|ya?ml|txt|py|js|ts|go|rb|java)\b.*)$"
@@ -32,7 +32,7 @@ UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 def dummy(value: str) -> bool:
     """Tell whether ``value`` only stands in for a secret: ``<token>``, ``${TOKEN}``, ``your-key-here``, ``****``."""
-    return bool(_DUMMY.match(value)) and value != "secret"
+    return _DUMMY(value.encode()) and value != "secret"
 
 
 def assigned(hit: Hit) -> Verdict:
@@ -56,7 +56,7 @@ def _quoted(value: str, name: str) -> bool:
         return len(words) < 4 and digits > 1 and other >= len(words)
     if len(value) > 24 and repetitive(value):
         return False
-    if _CODE.match(value) and not re.search(r"\d", value):
+    if _CODE(value.encode()) and not re.search(r"\d", value):
         return value[0] not in "/@~." and "/" not in value and not re.match(r"[A-Z][A-Z_]{3,}$|[\w-]+\.[a-z]{2,4}\b", value)
     if "://" in value or value.startswith("arn:"):
         return False
@@ -82,7 +82,7 @@ def _bare(hit: Hit) -> Verdict:
         return False
     if len(value) > 24 and repetitive(value):
         return False
-    if not re.match("[spr]k_", value) and _CODE.match(hit.group(5)) and not _confirmed(value):
+    if not re.match("[spr]k_", value) and _CODE(hit.group(5).encode()) and not _confirmed(value):
         return False
     lower, upper, digits, other = classes(value)
     if not digits and not tight and re.fullmatch("[A-Za-z_.-]+", value) and not re.match("[spr]k_", value):

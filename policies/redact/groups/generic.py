@@ -7,7 +7,7 @@ import binascii
 import re
 from typing import Final
 
-from policies.redact.checks import classes, entropy, repetitive
+from policies.redact.checks import classes, entropy, repetitive, spotter
 from policies.redact.detector import Detector, Hit, Verdict
 from policies.redact.values import UUID, assigned, dummy, random_token
 
@@ -57,7 +57,8 @@ def _aws(hit: Hit) -> Verdict:
 
 
 def _not_public(hit: Hit) -> Verdict:
-    if re.search("(?i)aws[\\w.-]*key", hit.group(1)):
+    name = hit.group(1)
+    if re.search("(?i)aws[\\w.-]*key", name) or (name.endswith("_authToken") and UUID.match(hit.group(5))):
         return False
     return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(hit)
 
@@ -95,33 +96,40 @@ def _spoken(hit: Hit) -> Verdict:
 
 def _flag(hit: Hit) -> Verdict:
     value = hit.value
+    if hit.before[-1:] and not hit.before[-1:].isspace() and hit.before[-1:] not in b"\"'[(,`":
+        return False
     return not dummy(value) and value[0] not in "-$" and not re.fullmatch(r"[a-z]{1,12}", value)
 
 
-_AROUND: Final = re.compile(
-    rb"(?i)(?:api|key|token|secret|passw(?:or)?d|passphrase|pwd|pw|credential|creds|auth|bearer|license|webhook|oauth|hmac|signing"
-    rb"|\bsid|access)(?![a-z]{0,10}(?:board|word\b|ring|stone|note|frame|chain))"
+_AROUND: Final = spotter(
+    r"(?i)api|key|token|secret|passw(?:or)?d|passphrase|pwd|\bpw|credential|creds|auth|bearer|license|webhook|hmac|signing"
+    r"|\bsid\b|access"
 )
-_NOT_AROUND: Final = re.compile(
-    rb"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"
-    rb"|aws[\w.-]{0,24}key[\"'\]]{0,2}[ \t]{0,3}[:=][ \t]{0,3}[\"'`]?$|blob|tree |parent|image:|trace|span|request.?id|[_-]?(?:id|name|url|uri|path|file|type|version|usage|arn|alias|href|source)"
-    rb"[\"'\]]{0,2}[ \t]{0,3}(?:=>|:=|[:=])[ \t]{0,3}[\"'`]?$"
+#: Words with a key in them that has no lock.
+_INNOCENT: Final = re.compile(rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid")
+_NOT_AROUND: Final = spotter(
+    r"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"
+    r"|aws[\w.-]{0,24}key[\"'\]]{0,2}[ \t]{0,3}[:=][ \t]{0,3}[\"'`]?$|blob|tree |parent|image:|trace|span|request.?id"
+    r"|[_-]?(?:id|name|url|uri|path|file|type|version|usage|arn|alias|href|source)[\"'\]]{0,2}[ \t]{0,3}(?:=>|:=|[:=])"
+    r"[ \t]{0,3}[\"'`]?$"
 )
 
 
 def _context(hit: Hit) -> Verdict:
     """Confirm a random token by a word such as key or token shortly before it."""
     before = hit.before[-56:]
-    if not _AROUND.search(before) or _NOT_AROUND.search(before[-32:]):
+    if not _AROUND(before) or not random_token(hit.value) or _NOT_AROUND(before[-32:]):
         return False
     if before[-1:] in b"/@#.-+" and before[-2:] != b"//" or hit.after in (b"(", b"@"):
         return False
-    return random_token(hit.value)
+    return _AROUND(_INNOCENT.sub(b"", before))
 
 
 def _aws_secret(hit: Hit) -> Verdict:
     """Confirm 40 characters of base 64 that stand alone: AWS's secret keys have no mark of their own."""
     value = hit.value
+    if hit.after.isalnum():
+        return False
     if hit.before[-1:] in b"/+=.-_" and hit.before or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
         if not hit.before.endswith((b"=", b"==")) or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
             return False
@@ -139,7 +147,7 @@ DETECTORS: Final = (
     Detector(
         "private_key",
         r"-----BEGIN[ A-Z0-9]{0,40} ?PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-[^-])*(?:-----END[ A-Z0-9]{0,40}"
-        r"PRIVATE KEY(?: BLOCK)?-----)?|PuTTY-User-Key-File-\d: [^-]{1,200}(?:[^-]|-[^-])*?Private-MAC: [0-9a-f]{40,64}"
+        r"PRIVATE KEY(?: BLOCK)?-----)?|\bPuTTY-User-Key-File-\d: [^-]{1,200}(?:[^-]|-[^-])*?Private-MAC: [0-9a-f]{40,64}"
         r"|<RSAKeyValue>(?:[^<]|<[^/]|</[^R])*</RSAKeyValue>",
         group="secrets", replacement="[PRIVATE_KEY]", priority=100,
     ),
@@ -163,13 +171,13 @@ DETECTORS: Final = (
     Detector("auth_data", _named(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, check=_auth),
     Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(basic|token|digest|apikey)[ \t]{1,3}"
              r"([A-Za-z0-9+/=_.-]{6,400})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, check=_basic),
-    Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z0-9._~+/=-]{4,})", group="secrets", priority=92,
+    Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]{0,400}\d[A-Za-z0-9._~+/=-]{0,800}|[A-Za-z._~+/=-]{16,400})", group="secrets", priority=92,
              check=_bearer),
     Detector("api_key", _named(_API), group="secrets", priority=80, check=_not_public),
     Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, check=assigned),
     Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
-             r"[\"'`]?([^\s\"'`]{4,128})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, check=_spoken),
-    Detector("secret_flag", r"(?i)(?:^|\s)--?[a-z0-9-]{0,30}(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
+             r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, check=_spoken),
+    Detector("secret_flag", r"(?i)--?[a-z0-9-]{0,30}(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
              r"[\"']?([^\s\"']{4,300})", group="secrets", priority=76, secret=1, check=_flag),
     Detector("secret_in_context", r"\b[A-Za-z0-9_][A-Za-z0-9_/+=~-]{14,300}", group="secrets", replacement="[API_KEY]",
              priority=40, check=_context, hint=r"[A-Za-z0-9_/+=~-]{15}"),

@@ -66,7 +66,7 @@ def _host(hit: Hit) -> Verdict:
 DETECTORS: Final = (
     Detector("ip_address", r"\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,3})?\b", group="network", replacement="[IP_ADDRESS]",
              priority=64, check=_v4, hint=r"\d\.\d{1,3}\.\d{1,3}\.\d"),
-    Detector("ipv6_address", r"(?:[0-9A-Fa-f]{0,4}:){2,8}(?:[0-9A-Fa-f]{0,4}|\d{1,3}(?:\.\d{1,3}){3})(?:%\w{1,16})?(?:/\d{1,4})?",
+    Detector("ipv6_address", r"(?:\b[0-9A-Fa-f]{1,4}:|:)(?:[0-9A-Fa-f]{0,4}:){1,7}(?:[0-9A-Fa-f]{0,4}|\d{1,3}(?:\.\d{1,3}){3})(?:%\w{1,16})?(?:/\d{1,4})?",
              group="network", replacement="[IP_ADDRESS]", priority=65, check=_v6, hint=r":[0-9A-Fa-f]{0,4}:"),
     Detector("mac_address", r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b",
              group="network", replacement="[MAC_ADDRESS]", priority=67, check=_mac),

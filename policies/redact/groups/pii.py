@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from policies.redact.checks import IBAN_LENGTHS, base58check, bech32, card, iban, ripple
+from policies.redact.checks import IBAN_LENGTHS, base58check, bech32, card, iban, ripple, spotter
 from policies.redact.detector import Detector, Hit, Verdict
 
 _FILES: Final = frozenset("png jpg jpeg gif svg webp ico css js ts jsx tsx map py rb go rs java json yml yaml md".split())
@@ -47,53 +47,54 @@ def _iban(hit: Hit) -> Verdict:
     return False
 
 
-_PHONE_WORDS: Final = re.compile(
-    rb"(?i)phone|telephone|\btel\b|mobile|\bcell|\bfax|whats.?app|\bsms\b|\bcall|\bdial|hotline|contact|reach|\btext me|handy"
-    rb"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|ring me"
+_PHONE_WORDS: Final = spotter(
+    r"(?i)phone|telephone|\btel\b|mobile|\bcell|\bfax|whats.?app|\bsms\b|\bcall|\bdial|hotline|contact|reach|\btext me|handy"
+    r"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|ring me"
 )
-_SSN_WORDS: Final = re.compile(rb"(?i)\bssn\b|social.?security|\bss#|taxpayer|\bitin\b|\btin\b")
+_SSN_WORDS: Final = spotter(r"(?i)\bssn\b|social.?security|\bss#|taxpayer|\bitin\b|\btin\b")
 _DATE: Final = re.compile(
     r"(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}(?:\D.*)?|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)?\d\d(?:\D.*)?|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
 )
 
 
+_GLUED: Final = spotter(r"[0-9A-Za-z_][-./_:=#$]?$|[$#=/.-]$|\d[ ,]$|\d{4}[ -]{1,2}$")
+#: What may stand right before a number and only introduces it: ``tel=``, ``is``, ``91-``, a postcode.
+_TIED: Final = spotter(
+    r"(?i)(?:phone|tel|mobile|cell|fax|call|number|sms|is)[:=]?$|(?:^|\D)\d{1,3}-$|[A-Z]{2} \d{5} $|[=(\[>]$"
+)
+_IBAN_BEFORE: Final = spotter(r"\b[A-Z]{2}\d{2} (?:[A-Z0-9]{4} )*$")
+
+
 def _phone(hit: Hit) -> Verdict:
-    text = hit.value
-    digits = re.sub("[^0-9]", "", re.split("[a-z]", text)[0])
+    digits = re.sub("[^0-9]", "", hit.value.partition("x")[0])
     if not 7 <= len(digits) <= 15 or len(set(digits)) < 3:
         return False
-    before = hit.before
-    if re.search(rb"[0-9A-Za-z_][-./_:=#$]?$|[$#=/.-]$|\d[ ,]$|\d{4}[ -]{1,2}$", before) and not _tied(before):
+    after = hit.after
+    if after in (b"-", b"_", b"/", b":", b"%") or (after in (b".", b",") and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
         return False
-    if hit.after in (b"-", b"_", b"/", b":", b"%") or (hit.after in b".," and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
-        return False
-    return True
-
-
-def _tied(before: bytes) -> bool:
-    """Tell whether what stands right before the number only introduces it: ``tel=``, ``is``, ``91-``, a postcode."""
-    return bool(
-        re.search(rb"(?i)(?:phone|tel|mobile|cell|fax|call|number|sms|is)[:=]?$|(?:^|\D)\d{1,3}-$|[A-Z]{2} \d{5} $|[=(\[>]$", before)
-    )
+    before = hit.before[-16:]
+    return not _GLUED(before) or _TIED(before)
 
 
 def _national(hit: Hit) -> Verdict:
     """Confirm a number in a country's own notation, with a trunk 0 or none."""
     text = hit.value
-    if _DATE.fullmatch(text) or _phone(hit) is not True:
+    first = text.lstrip("(")
+    trunk = first[0] == "0" and first[1] != "0"
+    near = _PHONE_WORDS(hit.before[-48:])
+    if not (trunk or near) or _DATE.fullmatch(text) or not _phone(hit):
         return False
-    digits = re.sub("[^0-9]", "", text)
-    near = bool(_PHONE_WORDS.search(hit.before[-48:]))
-    if text.isdigit():
-        return near and 9 <= len(digits) <= 13
-    if re.search(rb"\b[A-Z]{2}\d{2} (?:[A-Z0-9]{4} )*$", hit.before):  # the rest of an IBAN
+    groups = re.findall(r"\d+", text)
+    count = sum(map(len, groups))
+    if len(groups) == 1:
+        return near and 9 <= count <= 13
+    if _IBAN_BEFORE(hit.before):
         return False
-    if digits[0] == "0" and digits[1] != "0":
-        groups = re.findall(r"\d+", text)
-        if [len(g) for g in groups] == [3, 2, 4]:  # a social security number, right or wrong
-            return near
-        return 9 <= len(digits) <= 12 and (near or len(groups[0]) <= 5) and all(len(g) > 1 for g in groups)
-    return near and 8 <= len(digits) <= 14
+    if not trunk:
+        return 8 <= count <= 14
+    if [len(g) for g in groups] == [3, 2, 4]:  # a social security number, right or wrong
+        return near
+    return 9 <= count <= 12 and (near or len(groups[0]) <= 5) and all(len(g) > 1 for g in groups)
 
 
 def _ssn(hit: Hit) -> Verdict:
@@ -113,7 +114,7 @@ def _ssn(hit: Hit) -> Verdict:
         return False
     if len(marks) == 2 or marks == "-":
         return True
-    return bool(_SSN_WORDS.search(hit.before[-48:]))
+    return bool(_SSN_WORDS(hit.before[-48:]))
 
 
 def _bitcoin(hit: Hit) -> Verdict:
@@ -131,9 +132,9 @@ def _ripple(hit: Hit) -> Verdict:
 #: Letters beyond ASCII, without the blocks of punctuation: \pL would make the automaton a hundred times larger.
 _L: Final = r"\x{C0}-\x{24F}\x{370}-\x{1FFF}\x{3040}-\x{D7FF}\x{F900}-\x{FDFF}"
 DETECTORS: Final = (
-    Detector("email", rf"[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,63}}[A-Za-z0-9_+%${_L}-]"
+    Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,100}}"
              rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]{{0,61}}[A-Za-z0-9{_L}])?\.){{1,8}}(?:xn--[a-z0-9-]{{2,59}}|[A-Za-z{_L}]{{2,24}})",
-             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}]"),
+             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}]", aligned=True),
     Detector("credit_card", r"\b\d{12,19}\b|\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
              group="pii", replacement="[CREDIT_CARD]", priority=74, check=_card),
     Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}", group="pii", replacement="[IBAN]", priority=77, check=_iban,

@@ -54,11 +54,11 @@ TABLE: Final = (
     ("scaleway_key", r"\bSCW[A-Z0-9]{17}\b"),
     ("ibm_cloud_key", r"(?i)\b(?:[\w.-]{0,20}(?:ibm|iam|cloud|bx)[\w.-]{0,20})?(?:api|platform)?[_-]?(?:key|pwd|password|pass"
                       r"|token)[\"']?[ \t]{0,3}(?::=|=|:)[=]?[ \t]{0,3}[\"']?([A-Za-z0-9_-]{44})(?:[^\w-]|$)"),
-    ("ibm_cos_key", r"(?i)(?:access|key)[\w.-]{0,12}[\"'\]]{0,2}[ \t]{0,3}(?::=|=|:)=?[ \t]{0,3}[\"']?"
+    ("ibm_cos_key", r"(?i)\b[\w.-]{0,24}(?:access|key)[\w.-]{0,12}[\"'\]]{0,2}[ \t]{0,3}(?::=|=|:)=?[ \t]{0,3}[\"']?"
                     r"([0-9a-f]{32}|[0-9a-f]{48})\b"),
-    ("softlayer_key", r"(?i)(?:softlayer|\bsl)[_-]?(?:api)?[_-]?(?:key|pwd|password|pass|token)[\"']?[ \t]{0,3}(?::=|=|:)?=?"
-                      r"[ \t]{0,3}[\"']?([a-z0-9]{64})\b|api\.softlayer\.com/soap/v3(?:\.1)?/([a-z0-9]{64})\b"),
-    ("cloudant_key", r"(?i)(?:cloudant|clou|\bcl)[\w-]{0,12}(?:key|pwd|pw|password|pass|token)[\"']?[ \t]{0,3}(?::=|=|:)=?"
+    ("softlayer_key", r"(?i)\b(?:[\w-]{0,12}softlayer|sl)[_-]?(?:api)?[_-]?(?:key|pwd|password|pass|token)[\"']?[ \t]{0,3}(?::=|=|:)?=?"
+                      r"[ \t]{0,3}[\"']?([a-z0-9]{64})\b|\bapi\.softlayer\.com/soap/v3(?:\.1)?/([a-z0-9]{64})\b"),
+    ("cloudant_key", r"(?i)\b(?:[\w-]{0,12}cloudant|clou|cl)[\w-]{0,12}(?:key|pwd|pw|password|pass|token)[\"']?[ \t]{0,3}(?::=|=|:)=?"
                      r"[ \t]{0,3}[\"']?([0-9a-f]{64}|[a-z]{24})\b"),
     ("cloudflare_key", r"\bv1\.0-[0-9a-f]{24}-[0-9a-f]{146}\b|\bcf(?:ut|at|k|oat)_[A-Za-z0-9]{40,60}\b"),
     ("heroku_key", rf"\bHRKU-(?:AA{_W}{{58}}|{_UUID})"),
@@ -114,7 +114,7 @@ TABLE: Final = (
     ("discord_token", rf"\b[MNO]{_W}{{23,25}}\.{_W}{{6}}\.{_W}{{27,40}}"),
     ("discord_webhook", rf"\bdiscord(?:app)?\.com/api/webhooks/\d{{17,20}}/{_W}{{60,72}}"),
     ("teams_webhook", rf"\b[a-z0-9-]{{2,60}}\.webhook\.office\.com/webhookb2/{_UUID}@{_UUID}/[A-Za-z]{{3,30}}/[0-9a-f]{{32}}/{_UUID}"),
-    ("telegram_token", rf"\b\d{{8,10}}:A{_W}{{34}}|api\.telegram\.org/bot(\d{{5,16}}:{_W}{{34,36}})"),
+    ("telegram_token", rf"\b\d{{8,10}}:A{_W}{{34}}|\bapi\.telegram\.org/bot(\d{{5,16}}:{_W}{{34,36}})"),
     ("twilio_key", r"\b(?:SK|AC)[0-9a-z]{32}\b"),
     ("sendgrid_key", rf"\bSG\.{_W}{{16,32}}\.{_W}{{32,64}}"),
     ("mailgun_key", r"\bkey-[0-9a-z]{32}\b|\bpubkey-[0-9a-f]{32}\b|\b[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}\b"),
@@ -265,7 +265,7 @@ _HINTS: Final = {
     "teams_webhook": r"webhook\.office",
     "google_client_id": r"googleusercontent",
     "ibm_cloud_key": r"(?i)(?:key|pwd|pass|token|password)[\"']?[ \t]{0,3}[:=]=?[ \t]{0,3}[\"']?[\w-]{16}",
-    "ibm_cos_key": r"(?i)(?:access|key)[\w.-]{0,12}[\"'\]]{0,2}[ \t]{0,3}[:=]=?[ \t]{0,3}[\"']?[0-9a-f]{16}",
+    "ibm_cos_key": r"(?i)\b[\w.-]{0,24}(?:access|key)[\w.-]{0,12}[\"'\]]{0,2}[ \t]{0,3}[:=]=?[ \t]{0,3}[\"']?[0-9a-f]{16}",
     "softlayer_key": r"(?i)softlayer|\bsl[_-]?(?:api|key|pwd|pass|token)",
     "cloudant_key": r"(?i)clou|\bcl[\w-]{0,12}(?:key|pw|pass|token)",
 }

@@ -1,0 +1,261 @@
+"""One text on its way through the engine, piece by piece: what is decided comes out, masked.
+
+A lane sees one logical text (the content of one choice, the arguments of one tool call) from its first
+piece to its last. However the text is cut, what comes out is the same in the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+import orjson
+
+from policies.redact.detector import CONTEXT, Detector
+from policies.redact.engine import Engine, Finding
+
+#: Says what to put for a finding: ``(detector, original)``; None leaves it as it is.
+Replace = Callable[[Detector, str], "str | None"]
+_CODEC: Final = ("utf-8", "surrogatepass")
+#: Decided text beyond this is forgotten, but for the context that checks may look at.
+_KEEP: Final = 512
+
+
+class Lane(Protocol):
+    """A text that grows."""
+
+    def feed(self, text: str, final: bool = False) -> str:
+        """Take the next piece, return what is decided; ``final``: nothing follows."""
+
+
+class PlainLane:
+    """A lane for ordinary text."""
+
+    __slots__ = ("_buffer", "_decide", "_replace", "_start")
+
+    def __init__(self, engine: Engine, replace: Replace) -> None:
+        self._decide = engine.decide
+        self._replace = replace
+        self._buffer = b""
+        self._start = 0
+
+    def feed(self, text: str, final: bool = False) -> str:
+        buffer = self._buffer + text.encode("utf-8", "surrogatepass")
+        start = self._start
+        decided, findings = self._decide(buffer, start, final)
+        if decided == start:
+            self._buffer = buffer
+            return ""
+        if findings:
+            out = self._masked(buffer, start, decided, findings)
+        else:
+            out = buffer[start:decided].decode("utf-8", "surrogatepass")
+        if decided > _KEEP:
+            buffer = buffer[decided - CONTEXT :]
+            decided = CONTEXT
+        self._buffer = buffer
+        self._start = decided
+        return out
+
+    def _masked(self, buffer: bytes, start: int, decided: int, findings: Sequence[Finding]) -> str:
+        parts: list[bytes] = []
+        at = start
+        for low, high, detector in findings:
+            word = self._replace(detector, buffer[low:high].decode(*_CODEC))
+            if word is not None:
+                parts += (buffer[at:low], word.encode(*_CODEC))
+                at = high
+        parts.append(buffer[at:decided])
+        return b"".join(parts).decode(*_CODEC)
+
+
+_PIECE: Final = re.compile(r'[^"\\]+|"|\\(?:u[0-9a-fA-F]{4}|[^u])', re.DOTALL)
+#: The longest escape that may be cut: a surrogate pair, twelve characters.
+_CUT: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?$")
+#: An escaped quote stands for an apostrophe while we look: as a quote it would seem to end its string.
+_ESCAPES: Final = {'"': "'", "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+class Piece:
+    """A run of JSON text. ``size``: UTF-8 bytes of what it means; ``inside`` a string, so that it may change."""
+
+    __slots__ = ("inside", "plain", "raw", "size")
+
+    def __init__(self, raw: str, size: int, inside: bool, plain: bool) -> None:
+        self.raw = raw
+        self.size = size
+        self.inside = inside
+        self.plain = plain
+
+
+class JsonLane:
+    """A lane for the JSON text of a tool call's arguments.
+
+    Escapes are decoded before we look, names of members are context for their values, and only what stands
+    inside strings is replaced, escaped again: JSON stays JSON. A text that does not begin like JSON is plain.
+    """
+
+    __slots__ = ("_buffer", "_engine", "_inside", "_pending", "_pieces", "_plain", "_replace", "_start")
+
+    def __init__(self, engine: Engine, replace: Replace) -> None:
+        self._engine = engine
+        self._replace = replace
+        self._buffer = b""
+        self._start = 0
+        self._pieces: list[Piece] = []
+        self._inside = False
+        self._pending = ""
+        self._plain: PlainLane | None | bool = None
+
+    def feed(self, text: str, final: bool = False) -> str:
+        if self._plain is not False:
+            if self._plain is None:
+                text = self._pending + text
+                first = text.lstrip()[:1]
+                if not first and not final:
+                    self._pending = text
+                    return ""
+                self._pending = ""
+                self._plain = False if first in ("{", "[", '"') else PlainLane(self._engine, self._replace)
+            if isinstance(self._plain, PlainLane):
+                return self._plain.feed(text, final)
+        self._read(text, final)
+        buffer, start = self._buffer, self._start
+        decided, findings = self._engine.decide(buffer, start, final)
+        if decided == start and not final:
+            return ""
+        out = self._emit(decided, self._words(findings) if findings else [])
+        if decided > _KEEP:
+            self._buffer = buffer[decided - CONTEXT :]
+            decided = CONTEXT
+        self._start = decided
+        return out
+
+    def _read(self, text: str, final: bool) -> None:
+        text = self._pending + text
+        self._pending = ""
+        if not final and "\\" in text[-12:] and (cut := _CUT.search(text, max(0, len(text) - 12))):
+            # `\\` before the cut makes its backslash an escaped one: count from the run's beginning.
+            run = cut.start()
+            while run > 0 and text[run - 1] == "\\":
+                run -= 1
+            if (cut.start() - run) % 2 == 0:
+                self._pending = text[cut.start() :]
+                text = text[: cut.start()]
+        meant: list[str] = []
+        high: Piece | None = None
+        at = 0
+        for match in _PIECE.finditer(text):
+            if match.start() > at:
+                self._add(text[at : match.start()], text[at : match.start()], meant)
+            at = match.end()
+            raw = match.group()
+            if raw[0] == '"':
+                self._pieces.append(Piece(raw, 1, False, False))
+                meant.append(raw)
+                self._inside = not self._inside
+                high = None
+            elif raw[0] == "\\" and self._inside:
+                high = self._escape(raw, meant, high)
+            else:
+                self._add(raw, raw, meant)
+                high = None
+        if at < len(text):
+            self._add(text[at:], text[at:], meant)
+        self._buffer += "".join(meant).encode(*_CODEC)
+
+    def _add(self, raw: str, text: str, meant: list[str]) -> None:
+        self._pieces.append(Piece(raw, len(text.encode(*_CODEC)), self._inside, True))
+        meant.append(text)
+
+    def _escape(self, raw: str, meant: list[str], high: Piece | None) -> Piece | None:
+        if raw[1] != "u":
+            char = _ESCAPES.get(raw[1], raw[1])
+        else:
+            code = int(raw[2:], 16)
+            if high is not None and 0xDC00 <= code < 0xE000:
+                first = int(high.raw[2:], 16)
+                high.raw += raw
+                meant[-1] = chr(0x10000 + (first - 0xD800 << 10) + code - 0xDC00)
+                high.size = 4
+                return None
+            char = "\ufffd" if 0xD800 <= code < 0xE000 else "'" if code == 0x22 else chr(code)
+            piece = Piece(raw, len(char.encode()), True, False)
+            self._pieces.append(piece)
+            meant.append(char)
+            return piece if 0xD800 <= code < 0xDC00 else None
+        self._pieces.append(Piece(raw, len(char.encode(*_CODEC)), True, False))
+        meant.append(char)
+        return None
+
+    def _words(self, findings: Sequence[Finding]) -> list[tuple[int, int, str]]:
+        """Return what replaces which part of the buffer, for the findings that touch a string."""
+        words = []
+        for low, high, detector in findings:
+            raw = "".join(part for part, inside, _ in self._parts(low, high) if inside)
+            if not raw:
+                continue
+            try:
+                original = orjson.loads(f'"{raw}"')
+            except orjson.JSONDecodeError:
+                original = raw
+            word = self._replace(detector, original)
+            if word is not None:
+                words.append((low, high, escape(word)))
+        return words
+
+    def _parts(self, low: int, high: int) -> Iterator[tuple[str, bool, int]]:
+        """Yield the raw text between two offsets of the buffer, piece by piece, with each part's offset."""
+        at = self._start
+        for piece in self._pieces:
+            end = at + piece.size
+            if at >= high:
+                return
+            if end > low:
+                if piece.plain and (at < low or end > high):
+                    raw = piece.raw.encode(*_CODEC)[max(0, low - at) : high - at].decode(*_CODEC)
+                    yield raw, piece.inside, max(at, low)
+                else:
+                    yield piece.raw, piece.inside, at
+            at = end
+
+    def _emit(self, decided: int, words: list[tuple[int, int, str]]) -> str:
+        out: list[str] = []
+        at = self._start
+        for low, high, word in words:
+            out += (raw for raw, _, _ in self._parts(at, low))
+            put = False
+            for raw, inside, _ in self._parts(low, high):
+                if not inside:
+                    out.append(raw)
+                elif not put:
+                    out.append(word)
+                    put = True
+            at = high
+        out += (raw for raw, _, _ in self._parts(at, decided))
+        self._drop(decided)
+        return "".join(out)
+
+    def _drop(self, decided: int) -> None:
+        """Forget the pieces before ``decided``."""
+        at = self._start
+        for i, piece in enumerate(self._pieces):
+            end = at + piece.size
+            if end > decided:
+                if at < decided:
+                    rest = piece.raw.encode(*_CODEC)[decided - at :]
+                    piece.raw = rest.decode(*_CODEC)
+                    piece.size = len(rest)
+                del self._pieces[:i]
+                return
+            at = end
+        self._pieces.clear()
+
+
+def escape(text: str) -> str:
+    """Return ``text`` as it stands inside a JSON string."""
+    try:
+        return orjson.dumps(text)[1:-1].decode()
+    except orjson.JSONEncodeError:  # half a surrogate pair
+        return "".join(c if not 0xD800 <= ord(c) < 0xE000 else f"\\u{ord(c):04x}" for c in text)

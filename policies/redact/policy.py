@@ -1,0 +1,181 @@
+"""The policy: masks what must not leave on the way out, and what must not come in on the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final
+
+from policies.base import ApiError, Call, Policy, Slot
+from policies.redact.config import RedactConfig
+from policies.redact.detector import Detector
+from policies.redact.engine import DetectorFailed, Engine
+from policies.redact.lanes import JsonLane, Lane, PlainLane
+from policies.redact.mask import Action, Direction, Masker, failed
+from policies.redact.packs import Pack, PackError
+from policies.redact.reply import ReplyFilter
+from policies.redact.restore import Placeholders
+from policies.redact.unscanned import unscanned
+from policies.redact.whole import builtin
+
+#: Characters that are looked at in one go before other calls have their turn.
+SLICE: Final = 16_384
+
+
+class Redact(Policy[RedactConfig]):
+    """Find secrets and personal data in every text of a call, both ways, and mask, refuse or count them."""
+
+    Config = RedactConfig
+    after: ClassVar[tuple[str, ...]] = ("template",)
+    changes_request: ClassVar[bool] = True
+
+    def __init__(self, config: RedactConfig, kit: Any) -> None:
+        super().__init__(config, kit)
+        self._warnings: list[str] = []
+        found = {detector.name: detector for detector in builtin(config.builtin)}
+        own: dict[str, Action] = {}
+        for pattern in config.patterns:
+            detector = found[pattern.name] = pattern.detector()
+            if pattern.action is not None:
+                own[pattern.name] = pattern.action
+            if detector.node.most > detector.cap and pattern.max_length is None:
+                self._warnings.append(
+                    f"the pattern `{pattern.name}` has no longest match; {detector.cap} characters are looked at, "
+                    "and a stream may wait for as many: set `max_length`"
+                )
+        for name in config.packs:
+            pack = self._pack(name)
+            self._warnings += pack.warnings
+            for detector in pack.detectors:
+                if detector.name in found:
+                    raise PackError(f"the rule pack {name}, rule `{detector.name}`: another detector bears this name")
+                found[detector.name] = detector
+        self._actions = _actions(config.action, own, found.values())
+        #: What is counted only is counted in replies, too.
+        self._reply_actions: dict[str, Action] = {
+            name: "count" if action == "count" else config.replies for name, action in self._actions.items()
+        }
+        self._watches = all(action == "count" for action in self._reply_actions.values())
+        self._engine = Engine(list(found.values()))
+        self._key = kit.secret("redact") if config.mode == "hash" else b""
+
+    def _pack(self, name: str) -> Pack:
+        path = os.path.join(self.kit.folder or ".", name)
+        try:
+            with open(path, encoding="utf-8") as file:
+                return Pack(name, file.read())
+        except (OSError, UnicodeDecodeError) as error:
+            raise PackError(f"the rule pack {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+    # --- the request
+
+    async def on_request(self, call: Call) -> None:
+        kinds = unscanned(call.request.body)
+        for kind, n in kinds.items():
+            self.kit.metrics.unscanned(kind, n)
+        if kinds and self.config.on_unscannable == "block":
+            raise ApiError(
+                "content_policy_violation",
+                f"The request holds parts that cannot be looked into ({', '.join(sorted(kinds))}); "
+                "send their content as text.",
+                param="messages",
+            )
+        slots = list(call.request.texts())
+        placeholders = None
+        if self.config.mode == "restore" and self.enforce:
+            placeholders = Placeholders([slot.text for slot in slots])
+        masker = self._masker(call, "request", self._actions, placeholders)
+        try:
+            await self._mask(slots, masker)
+        except DetectorFailed as error:
+            raise failed(error) from error
+        if masker.found and not self.enforce:
+            call.no_store("findings")
+        if placeholders is not None and placeholders.originals:
+            call.notes[self.name] = placeholders.originals
+
+    async def _mask(self, slots: Iterable[Slot], masker: Masker) -> None:
+        decide, busy = self._engine.decide, 0
+        for slot in slots:
+            text = slot.text
+            size = len(text)
+            busy += size
+            if size <= SLICE and slot.kind != "arguments":
+                # The common case: looked at in one go, and nothing found.
+                if not decide(text.encode("utf-8", "surrogatepass"), 0, True)[1]:
+                    if busy > SLICE:
+                        busy = 0
+                        await asyncio.sleep(0)
+                    continue
+            lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace)
+            parts = []
+            for at in range(0, size, SLICE):
+                parts.append(lane.feed(text[at : at + SLICE]))
+                if busy > SLICE:
+                    busy = size - at
+                    await asyncio.sleep(0)
+            parts.append(lane.feed("", True))
+            masked = "".join(parts)
+            if masked != text and self.enforce:
+                slot.text = masked
+
+    # --- the reply
+
+    def on_reply(self, call: Call) -> ReplyFilter:
+        masker = self._masker(call, "reply", self._reply_actions, None)
+        originals: Mapping[str, str] = call.notes.get(self.name) or {}
+        return ReplyFilter(self._engine, masker, originals, watch=self._watches or not self.enforce)
+
+    def _masker(
+        self, call: Call, direction: Direction, actions: Mapping[str, Action], placeholders: Placeholders | None
+    ) -> Masker:
+        return Masker(actions, partial(self._noted, call, direction), direction, self.config.mode, self._key, placeholders)
+
+    def _noted(self, call: Call, direction: Direction, name: str) -> None:
+        """Count a finding; called for each one, at once."""
+        self.kit.metrics.sensitive(name, direction, 1)
+        detectors = call.detectors
+        if not detectors:
+            call.defer(partial(self._log, call))
+        detectors[name] = detectors.get(name, 0) + 1
+        if direction == "reply":
+            call.no_store("findings")
+
+    def _log(self, call: Call, outcome: Any) -> None:
+        fields = {"request_id": call.id, "team": call.caller.team, "policy": self.name, "detectors": dict(call.detectors)}
+        self.kit.log.warning("Sensitive data detected", extra={"fields": fields})
+
+    # --- what check prints
+
+    def describe(self) -> dict[str, Any]:
+        facts = super().describe()
+        detectors = self._engine.detectors
+        facts["detectors"] = len(detectors)
+        facts["stream_delay_characters"] = {detector.name: detector.delay for detector in detectors}
+        return facts
+
+    def warnings(self) -> Sequence[str]:
+        long = [d.name for d in self._engine.detectors if d.group in ("own", "packs") and d.delay > 64]
+        waits = [f"the patterns {', '.join(long)} may hold back more than 64 characters of a stream"] if long else []
+        return [*self._warnings, *waits]
+
+
+def _actions(
+    setting: Action | Mapping[str, Action], own: Mapping[str, Action], detectors: Iterable[Detector]
+) -> dict[str, Action]:
+    """Return each detector's action: its own, else its name's, else its group's, else the default."""
+    by_name: Mapping[str, Action] = {"default": setting} if isinstance(setting, str) else setting
+    default: Action = by_name.get("default", "mask")
+    actions: dict[str, Action] = {}
+    known = {"default"}
+    for detector in detectors:
+        known |= {detector.name, detector.group}
+        actions[detector.name] = own.get(
+            detector.name, by_name.get(detector.name, by_name.get(detector.group, default))
+        )
+    for name in by_name:
+        if name not in known:
+            raise ValueError(f"`action` names `{name}`, which is neither a detector nor a group that is listed")
+    return actions

@@ -1,0 +1,219 @@
+"""The filter on a reply: masks what upstream says before the client, or the caller's originals, come into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from policies.redact.engine import DetectorFailed, Engine
+from policies.redact.lanes import JsonLane, Lane, PlainLane
+from policies.redact.mask import Masker, failed
+from policies.redact.restore import Restorer
+from proxy.chunk import Chunk, Slot
+
+#: The order in which one choice's texts come: what is held back of an earlier one goes out before a later one.
+_RANK: Final = {"reasoning": 0, "content": 1, "refusal": 1, "arguments": 2, "input": 2}
+Key = tuple[Any, ...]
+
+
+class Watch:
+    """A lane that only looks: the text passes at once, unchanged."""
+
+    __slots__ = ("_lane",)
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+
+    def feed(self, text: str, final: bool = False) -> str:
+        self._lane.feed(text, final)
+        return text
+
+
+class Text:
+    """One text of the reply: its lane, then the originals put back."""
+
+    __slots__ = ("kind", "lane", "restorer", "shape")
+
+    def __init__(self, kind: str, lane: Lane, restorer: Restorer | None) -> None:
+        self.kind = kind
+        self.lane = lane
+        self.restorer = restorer
+        self.shape: Callable[[str], dict[str, Any]] | None = None
+
+    def feed(self, text: str, final: bool = False) -> str:
+        text = self.lane.feed(text, final)
+        return text if self.restorer is None else self.restorer.feed(text, final)
+
+
+class ReplyFilter:
+    """The filter of one call: a whole reply at once, a stream as it comes."""
+
+    __slots__ = ("_engine", "_envelope", "_masker", "_originals", "_texts", "_watch")
+
+    def __init__(
+        self,
+        engine: Engine,
+        masker: Masker,
+        originals: Mapping[str, str],
+        *,
+        watch: bool,
+    ) -> None:
+        self._engine = engine
+        self._masker = masker
+        self._originals = dict(originals)
+        self._watch = watch
+        self._texts: dict[Key, Text] = {}
+        self._envelope: dict[str, Any] = {}
+
+    # --- the core calls these two
+
+    def feed(self, chunk: Chunk) -> Iterable[Chunk]:
+        """Return what goes on for ``chunk``; held back text follows in a later one."""
+        try:
+            return self._whole(chunk) if chunk.whole else self._piece(chunk)
+        except DetectorFailed as error:
+            raise failed(error) from error
+
+    def flush(self) -> Iterable[Chunk]:
+        """Return what is still held back: a stream that ended without a finish reason."""
+        try:
+            return self._release(list(self._texts))
+        except DetectorFailed as error:
+            raise failed(error) from error
+
+    # --- whole replies
+
+    def _whole(self, chunk: Chunk) -> Iterable[Chunk]:
+        changed = False
+        for slot in chunk.texts():
+            changed |= self._at_once(slot)
+        if changed:
+            _without_logprobs(chunk)
+        return (chunk,)
+
+    def _at_once(self, slot: Slot) -> bool:
+        """Put one complete text through; tell whether it changed."""
+        before = slot.text
+        after = self._text(slot.kind).feed(before, final=True)
+        if after == before:
+            return False
+        slot.text = after
+        return True
+
+    def _text(self, kind: str) -> Text:
+        replace = self._masker.replace
+        lane: Lane = (JsonLane if kind == "arguments" else PlainLane)(self._engine, replace)
+        restorer = Restorer(self._originals, quoted=kind == "arguments") if self._originals else None
+        return Text(kind, Watch(lane) if self._watch else lane, restorer)
+
+    # --- streams
+
+    def _piece(self, chunk: Chunk) -> Iterable[Chunk]:
+        data = chunk.data
+        choices = data.get("choices")
+        if not choices:
+            return (chunk,)
+        if len(choices) == 1:
+            choice = choices[0]
+            delta = choice.get("delta")
+            # The common case: one choice, one piece of content, nothing else.
+            if delta is not None and len(delta) == 1 and choice.get("finish_reason") is None:
+                text = delta.get("content")
+                known = self._texts.get((choice.get("index", 0), "content", 0))
+                if known is not None and type(text) is str and known.kind == "content" and len(self._texts) == 1:
+                    out = known.feed(text)
+                    if out != text:
+                        if not out and "usage" not in data:
+                            self._envelope = data
+                            return ()
+                        delta["content"] = out
+                        chunk.touch()
+                        if choice.get("logprobs") is not None:
+                            choice["logprobs"] = None
+                    self._envelope = data
+                    return (chunk,)
+        return self._general(chunk)
+
+    def _general(self, chunk: Chunk) -> Iterable[Chunk]:
+        self._envelope = chunk.data
+        finished = {c.get("index", 0) for c in chunk.choices if c.get("finish_reason") is not None}
+        here: dict[Key, Slot] = {}
+        changed = False
+        for slot in chunk.texts():
+            if slot.key[1] == "thinking_blocks":  # comes complete, beside the pieces of the same text
+                if self._at_once(slot):
+                    changed = True
+                    _unsign(chunk, slot.key)
+                continue
+            here[slot.key] = slot
+        ended = []
+        for key, text in self._texts.items():
+            later = any(k[0] == key[0] and _RANK[s.kind] > _RANK[text.kind] and (s.text or s.key[1] != "content") for k, s in here.items())
+            if key not in here and (key[0] in finished or later):
+                ended.append(key)
+        before = self._release(ended)
+        for key, slot in here.items():
+            known = self._texts.get(key)
+            if known is None:
+                known = self._texts[key] = self._text(slot.kind)
+                known.shape = _shape(chunk, key)
+            piece = slot.text
+            out = known.feed(piece, key[0] in finished)
+            if out != piece:
+                slot.text = out
+                changed = True
+            if key[0] in finished:
+                del self._texts[key]
+        if changed:
+            _without_logprobs(chunk)
+        return (*before, chunk) if before else (chunk,)
+
+    def _release(self, keys: list[Key]) -> list[Chunk]:
+        """Return a chunk for each of these texts that still held something back, in the reply's order."""
+        chunks = []
+        keys.sort(key=lambda key: (str(key[0]), _RANK[self._texts[key].kind]))
+        for key in keys:
+            text = self._texts.pop(key)
+            out = text.feed("", True)
+            if out and text.shape is not None:
+                envelope = {name: value for name, value in self._envelope.items() if name not in ("usage", "choices")}
+                envelope["choices"] = [{"index": key[0], **text.shape(out), "finish_reason": None}]
+                chunks.append(Chunk(envelope))
+        return chunks
+
+
+def _shape(chunk: Chunk, key: Key) -> Callable[[str], dict[str, Any]]:
+    """Return what makes a choice's body with only this text in it, in the form that the stream uses."""
+    index, field, n = key
+    choice = next(c for c in chunk.choices if c.get("index", 0) == index)
+    delta = choice.get("delta") or choice.get("message")
+    if delta is None:
+        return lambda text: {"text": text, "logprobs": None}
+    if field == "arguments" or field == "input":
+        if n == -1:
+            return lambda text: {"delta": {"function_call": {"arguments": text}}}
+        holder, name = ("custom", "input") if field == "input" else ("function", "arguments")
+        return lambda text: {"delta": {"tool_calls": [{"index": n, holder: {name: text}}]}}
+    if field == "transcript":
+        return lambda text: {"delta": {"audio": {"transcript": text}}}
+    if isinstance(delta.get(field), list):
+        piece = dict(delta[field][n])
+        name = next(name for name in ("text", "refusal", "thinking") if isinstance(piece.get(name), str))
+        return lambda text: {"delta": {field: [{**piece, name: text}]}}
+    return lambda text: {"delta": {field: text}}
+
+
+def _without_logprobs(chunk: Chunk) -> None:
+    """Take the tokens out where the text was changed: they would spell it."""
+    for choice in chunk.choices:
+        if choice.get("logprobs") is not None:
+            choice["logprobs"] = None
+            chunk.touch()
+
+
+def _unsign(chunk: Chunk, key: Key) -> None:
+    """Take the signature off a changed thinking block: it no longer fits, and the vendor would refuse it."""
+    for choice in chunk.choices:
+        if choice.get("index", 0) == key[0]:
+            part = choice.get("delta") or choice.get("message")
+            part["thinking_blocks"][key[2]].pop("signature", None)

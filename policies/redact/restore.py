@@ -1,0 +1,69 @@
+"""Placeholders that can be taken back: numbered by first appearance, undone in the reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from policies.redact.lanes import escape
+
+_NUMBERED: Final = re.compile(r"\[([A-Z0-9_]+)_(\d+)\]")
+
+
+class Placeholders:
+    """The placeholders of one call, in memory only: ``[EMAIL_1]`` stands for the first address seen.
+
+    They are a function of the request's text alone, so that a cache's keys and a provider's prompt cache
+    survive; numbers that the text itself uses are skipped.
+    """
+
+    __slots__ = ("_given", "_next", "_used", "originals")
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._used = {m.group() for text in texts if "[" in text for m in _NUMBERED.finditer(text)}
+        self._given: dict[tuple[str, str], str] = {}
+        self._next: dict[str, int] = {}
+        self.originals: dict[str, str] = {}
+
+    def give(self, word: str, original: str) -> str:
+        """Return the placeholder for ``original``, the same for the same text."""
+        key = (word, original)
+        placeholder = self._given.get(key)
+        if placeholder is None:
+            number = self._next.get(word, 1)
+            while (placeholder := f"[{word}_{number}]") in self._used:
+                number += 1
+            self._next[word] = number + 1
+            self._given[key] = placeholder
+            self.originals[placeholder] = original
+        return placeholder
+
+
+class Restorer:
+    """Puts the originals back into one text of the reply, given piece by piece.
+
+    ``quoted``: the text is JSON, and originals are escaped. Placeholders that are not this call's stay.
+    """
+
+    __slots__ = ("_longest", "_originals", "_pattern", "_tail")
+
+    def __init__(self, originals: dict[str, str], *, quoted: bool) -> None:
+        self._originals = {k: escape(v) for k, v in originals.items()} if quoted else originals
+        self._pattern = re.compile("|".join(re.escape(placeholder) for placeholder in originals))
+        self._longest = max(map(len, originals))
+        self._tail = ""
+
+    def feed(self, text: str, final: bool = False) -> str:
+        """Take the next piece, return what can go on."""
+        text = self._tail + text
+        self._tail = ""
+        at = text.rfind("[")
+        if at < 0:
+            return text
+        if not final and len(text) - at < self._longest and text.find("]", at) < 0:
+            tail = text[at:]
+            if any(placeholder.startswith(tail) for placeholder in self._originals):
+                self._tail = tail
+                text = text[:at]
+        return self._pattern.sub(lambda match: self._originals[match.group()], text)
