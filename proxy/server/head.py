@@ -141,7 +141,7 @@ class HeadParser:
         return head
 
     def _read_line(self, head: Head, raw: bytes, method: bytes) -> None:
-        line = raw[: raw.index(b"\r\n")]
+        line = raw.partition(b"\r\n")[0]
         version = line[-9:]
         if version not in (b" HTTP/1.1", b" HTTP/1.0") or line != method + b" " + self._url + version:
             _bad("The request line must be METHOD, one space, target, one space, HTTP/1.1.")

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 import pytest
+import uvloop
 
 from proxy.server.options import ServerOptions
 from proxy.server.serve import STARTUP_FAILURE, Server
@@ -39,12 +40,21 @@ def options(**more: Any) -> ServerOptions:
     return ServerOptions(**{"listen": "127.0.0.1:0", "drain_delay": 0, "lifespan_timeout": 0.3, **more})
 
 
+def run(server: Server) -> int:
+    """Serve to the end, which must come."""
+
+    async def limited() -> int:
+        return await asyncio.wait_for(server.serve(), 10)
+
+    return uvloop.run(limited())
+
+
 @pytest.mark.parametrize("start", ["failed", "raise"])
 def test_an_application_that_does_not_start_is_never_listened_for(start: str, caplog: Any, capfd: Any) -> None:
     """Its failure is exit code 3 and a record of our own logger; nothing goes to stdout."""
     started: list[Any] = []
     server = Server(Lifespan(start=start), options(), on_started=lambda *urls: started.append(urls))
-    assert server.run() == STARTUP_FAILURE
+    assert run(server) == STARTUP_FAILURE
     assert started == []
     assert "as told" in caplog.text
     assert capfd.readouterr().out == ""
@@ -54,7 +64,7 @@ def test_an_application_that_does_not_start_is_never_listened_for(start: str, ca
 def test_an_application_that_does_not_stop_is_left_after_its_time(end: str, code: int) -> None:
     """The lifespan's shutdown is awaited, but not for ever; the exit code tells."""
     server = Server(Lifespan(end=end), options(), on_started=lambda *_: server.stop())
-    assert server.run() == code
+    assert run(server) == code
 
 
 def test_a_port_in_use_is_an_error_before_anything_starts() -> None:
@@ -64,7 +74,7 @@ def test_a_port_in_use_is_an_error_before_anything_starts() -> None:
         taken.listen()
         where = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"Cannot listen on {where}"):
-            Server(Lifespan(start="raise"), options(listen=where)).run()
+            run(Server(Lifespan(start="raise"), options(listen=where)))
 
 
 def test_a_stop_before_the_start_still_starts_and_stops_cleanly() -> None:
@@ -73,7 +83,7 @@ def test_a_stop_before_the_start_still_starts_and_stops_cleanly() -> None:
     drained: list[bool] = []
     server._on_drain = lambda: drained.append(server.draining)
     server.stop()
-    assert server.run() == 0
+    assert run(server) == 0
     assert drained == [True]
 
 
