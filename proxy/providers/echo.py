@@ -66,7 +66,7 @@ class Echo(Provider):
             {
                 "id": "chatcmpl-echo" if endpoint == "chat" else "cmpl-echo",
                 "object": "chat.completion" if endpoint == "chat" else "text_completion",
-                "created": 0,
+                "created": int(self.now()),
                 "model": model,
                 "choices": [choice],
                 "usage": usage,
