@@ -46,9 +46,7 @@ class Counter:
                 self.at = now
             return
         if self.used:
-            elapsed = now - self.at
-            if elapsed > 0.0:
-                self.used = max(0.0, self.used - elapsed * limit / window)
+            self.used = max(0.0, self.used - (now - self.at) * limit / window)
         self.at = now
         self.limit = limit
         self.window = window

@@ -169,9 +169,12 @@ class RedisStore(Store):
         now = self._clock.monotonic()
         known = self._generations
         if any(name not in known or now - known[name][0] >= GENERATION_AGE for name in names):
+            if len(known) >= 10_000:
+                known.clear()
             numbers = await self._ask("MGET", *[f"{self._prefix}generation:{name}" for name in names])
-            for name, number in zip(names, numbers, strict=True):
-                known[name] = (now, int(number or 0))
+            found = [int(number or 0) for number in numbers]
+            known.update((name, (now, number)) for name, number in zip(names, found, strict=True))
+            return found
         return [known[name][1] for name in names]
 
     async def forget(self, name: str) -> int:

@@ -73,7 +73,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     stores: list[Store] = []
 
     async def open_one(**options: Any) -> Store:
-        store = open_store(url, prefix=prefix, deadline=2.0, **options)
+        store = open_store(url, prefix=prefix, deadline=10.0, **options)
         await store.start()
         stores.append(store)
         return store
@@ -94,11 +94,11 @@ def hold(*claims: Claim, id: str | None = None) -> Hold:
     return Hold(id or f"h{next(_ids)}", claims)
 
 
-def rate(limit: int | None, window: float = 60.0, amount: int = 1, key: str = "r", **more: Any) -> Claim:
+def rate(limit: int | None, window: float = 86_400.0, amount: int = 1, key: str = "r", **more: Any) -> Claim:
     return Claim("rate", more.pop("team", "t"), key, amount, limit, window, **more)
 
 
-def tokens(amount: int, limit: int | None, window: float = 60.0, key: str = "tok", **more: Any) -> Claim:
+def tokens(amount: int, limit: int | None, window: float = 86_400.0, key: str = "tok", **more: Any) -> Claim:
     return Claim("tokens", more.pop("team", "t"), key, amount, limit, window, **more)
 
 

@@ -74,6 +74,17 @@ async def test_settling_twice_counts_once(store: Store) -> None:
     assert (await state(store, one.claims[1])).used == 0
 
 
+async def test_a_hold_of_a_store_that_is_no_more_is_booked_once(store: Store) -> None:
+    """A hold from another epoch, or of an admission whose result is unknown: the truth counts, and counts once."""
+    for n, epoch in enumerate(("another", "")):
+        for _ in range(3):
+            one = hold(quota(500, 1_000, key=f"q{n}"), rate(5), slots(5), id=f"lost{n}")
+            one.epoch, one.sent = epoch, True
+            store.settle(one, [70, 0, 0])
+        assert (await state(store, quota(0, 1_000, key=f"q{n}"))).used == 70
+    assert (await state(store, slots(5))).used == 0
+
+
 async def test_an_actual_above_the_hold_is_booked_in_full(store: Store) -> None:
     """The truth counts even where it exceeds hold and limit; the next call is refused."""
     one = hold(quota(10, 100), tokens(10, 100))

@@ -34,6 +34,7 @@ operation = st.one_of(
     st.tuples(st.just("settle"), st.integers(0, 30), st.lists(st.integers(0, 90), min_size=4, max_size=4)),
     st.tuples(st.just("again"), st.integers(0, 30), st.lists(st.integers(0, 90), min_size=4, max_size=4)),
     st.tuples(st.just("expire"), st.integers(0, OWNERS - 1), st.just(None)),
+    st.tuples(st.just("fold"), st.just(0), st.just(None)),
 )
 script = st.lists(operation, min_size=1, max_size=16)
 
@@ -159,6 +160,8 @@ async def play(world: World, operations: list[Any]) -> None:
                 assert [state.refused for state in verdict.states] == flags
                 if verdict.admitted:
                     entered.append((hold, number))
+            elif what == "fold":
+                await world.store(0).usage(MONTH)
             elif what == "expire":
                 for owner in await world.expire(number):
                     model.expire(str(owner))
