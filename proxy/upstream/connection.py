@@ -45,10 +45,10 @@ class Connection(asyncio.BufferedProtocol, Watched):
     """
 
     __slots__ = (
-        "_barren", "_body_end", "_buffer", "_doubt", "_finished", "_head_room", "_interim", "_interims", "_keep", "_limits",
-        "_loop", "_method", "_now", "_parser", "_pieces", "_pool", "_raw", "_refusal", "_reply",
-        "_room", "_sent", "_transport", "_until", "_until_eof", "_write_paused", "born", "on_body", "on_header",
-        "paused", "secure", "used",
+        "_barren", "_body_end", "_buffer", "_doubt", "_finished", "_head_room", "_interim", "_interims",
+        "_keep", "_limits", "_loop", "_lost_it", "_method", "_now", "_parser", "_pieces",
+        "_pool", "_raw", "_refusal", "_reply", "_room", "_sent", "_transport", "_until",
+        "_until_eof", "_write_paused", "born", "on_body", "on_header", "paused", "secure", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, limits: Timeouts, *, secure: bool) -> None:
@@ -66,6 +66,7 @@ class Connection(asyncio.BufferedProtocol, Watched):
         self._transport: asyncio.Transport | None = None
         self._reply: RawReply | None = None
         self._refusal: UpstreamError | None = None
+        self._lost_it = False
         self._write_paused = False
         self._doubt = False
         self._finished = True
@@ -78,7 +79,7 @@ class Connection(asyncio.BufferedProtocol, Watched):
         # of those that frame the message the parser itself allows one only.
         self.on_body = self._pieces.append
         self.on_header = self._raw.__setitem__
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
 
     # The client's side.
 
@@ -90,8 +91,9 @@ class Connection(asyncio.BufferedProtocol, Watched):
 
     @property
     def closing(self) -> bool:
+        """It has ended or is about to: nothing more can be sent on it."""
         transport = self._transport
-        return transport is None or transport.is_closing()
+        return self._lost_it or transport is None or transport.is_closing()
 
     def begin(self, payload: bytes, method: str, now: float, until: float, room: int, *, sent: bool) -> RawReply:
         """Write the request (or its beginning, ``sent`` false) and return the reply to wait for.
@@ -186,6 +188,9 @@ class Connection(asyncio.BufferedProtocol, Watched):
 
     # The network's side.
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # until `ready`: it may end before that
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
@@ -262,6 +267,8 @@ class Connection(asyncio.BufferedProtocol, Watched):
         self._pool.forget(self)
         self._pool.gone(self)
         ticker().forget(self)
+        self._lost_it = True
+        self._parser = None  # it holds our methods: without it the connection is freed at once, not by the collector
 
     def pause_writing(self) -> None:
         self._write_paused = True

@@ -9,11 +9,10 @@ takes two equal content-lengths for one.
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import httpx2
 
@@ -23,12 +22,10 @@ from proxy.upstream.base import Headers, Timeouts, Upstream, UpstreamReply, Upst
 from proxy.upstream.client import MAX_BODY
 from proxy.upstream.connection import LINGER_BYTES, LINGER_SECONDS, MAX_HEAD
 from proxy.upstream.head import USER_AGENT, HeadWriter
+from proxy.upstream.httpx_attempt import Attempt, ended_early
 from proxy.upstream.pool import MAX_IDLE, MAX_IDLE_SECONDS
 from proxy.upstream.tls import client_context
 from proxy.upstream.url import parse_origin
-
-_NO_TIMEOUTS: Final = {"connect": None, "read": None, "write": None, "pool": None}
-_ENDED_EARLY: Final = ("disconnected", "closed connection")
 
 
 class HttpxUpstream(Upstream):
@@ -81,13 +78,13 @@ class HttpxUpstream(Upstream):
         url = self._base + self._head.target(request.path)
         self._active += 1
         try:
-            attempt = _Attempt(self, until)
+            attempt = Attempt(self, until)
             try:
                 reply = await attempt.run(self._transport, request, url, headers)
             except UpstreamError:
                 if not attempt.stale or not self.allow_retry():
                     raise
-                attempt = _Attempt(self, until)
+                attempt = Attempt(self, until)
                 reply = await attempt.run(self._transport, request, url, headers)
             return HttpxReply(self, reply, self.timeouts, until, self._max_body, head_only=request.method == "HEAD")
         except BaseException:
@@ -166,7 +163,7 @@ class HttpxReply(UpstreamReply):
                 else:
                     self._end(faults.total_timeout(self._timeouts.total))
             except httpx2.HTTPError as error:
-                broken = isinstance(error, httpx2.ProtocolError) and not _ended_early(error)
+                broken = isinstance(error, httpx2.ProtocolError) and not ended_early(error)
                 self._end(faults.invalid("broken HTTP in its body") if broken else faults.lost())
             except BaseException:
                 self.close()
@@ -227,93 +224,6 @@ class HttpxReply(UpstreamReply):
         self._upstream.done()
 
 
-class _Attempt:
-    """One request on the transport, with the limit that applies armed as it goes along."""
-
-    def __init__(self, upstream: HttpxUpstream, until: float) -> None:
-        self._upstream = upstream
-        self._timeouts = upstream.timeouts
-        self._until = until
-        self._sending = self._connected = upstream.mocked
-        self._stream: Any = None
-        self._handshake = False
-        self._limit: asyncio.Timeout | None = None
-        self.stale = False
-        """A kept connection ended without a byte of the reply."""
-
-    async def run(
-        self,
-        transport: httpx2.AsyncBaseTransport,
-        request: UpstreamRequest,
-        url: str,
-        headers: list[tuple[bytes, bytes]],
-    ) -> httpx2.Response:
-        timeouts, until = self._timeouts, self._until
-        message = httpx2.Request(
-            request.method,
-            url,
-            headers=headers,
-            content=request.body,
-            extensions={"timeout": dict(_NO_TIMEOUTS), "trace": self._trace, "target": _target(url)},
-        )
-        wait = timeouts.first_byte if self._sending else timeouts.connect
-        try:
-            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + wait, until)) as self._limit:
-                return await transport.handle_async_request(message)
-        except TimeoutError:
-            if asyncio.get_running_loop().time() >= until:
-                raise faults.total_timeout(timeouts.total) from None
-            if self._sending:
-                raise faults.first_byte_timeout(timeouts.first_byte) from None
-            raise faults.connect_timeout(timeouts.connect) from None
-        except httpx2.TimeoutException:
-            raise faults.connect_timeout(timeouts.connect) from None
-        except httpx2.ProxyError:
-            raise faults.unreachable("the forward proxy refused") from None
-        except httpx2.LocalProtocolError:
-            raise  # our own mistake
-        except httpx2.HTTPError as error:
-            raise self._fault(error) from None
-        finally:
-            # httpcore2 forgets a connection whose TLS handshake is cancelled: it would stay open for ever.
-            if self._stream is not None and self._handshake:
-                self._upstream.spawn(self._stream.aclose())
-
-    def _fault(self, error: httpx2.HTTPError) -> UpstreamError:
-        cause = _cause(error)
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return faults.tls(faults.why_tls(cause))
-        if isinstance(error, httpx2.ProtocolError) and not _ended_early(error):
-            return faults.invalid("broken HTTP", retryable=True)
-        if self._handshake:
-            return faults.handshake_lost()
-        if not self._sending:
-            return faults.unreachable(
-                faults.why_unreachable(cause) if isinstance(cause, OSError) else "connection failed"
-            )
-        self.stale = not self._connected
-        return faults.unreachable("it closed the connection without an answer")
-
-    async def _trace(self, event: str, info: dict[str, Any]) -> None:
-        if event == "connection.connect_tcp.started":
-            self._connected = True
-        elif event == "connection.connect_tcp.complete":
-            self._stream = info["return_value"]
-        elif event.endswith("start_tls.started"):
-            self._handshake = True
-        elif event.endswith("start_tls.complete"):
-            self._handshake = False
-        elif event.startswith("http11.send_request_"):
-            sent = info.get("request")
-            if sent is not None and sent.method == b"CONNECT":
-                return
-            if self._sending or sent is not None:
-                self._sending = True
-                now = asyncio.get_running_loop().time()
-                if self._limit is not None and not self._limit.expired():
-                    self._limit.reschedule(min(now + self._timeouts.first_byte, self._until))
-
-
 def _transport(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncBaseTransport:
     limits = httpx2.Limits(
         max_connections=None,  # a pool that queues leaks places when waiters are cancelled (httpcore#1093)
@@ -327,12 +237,6 @@ def _transport(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncBaseTr
         return httpx2.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=through)
     except (httpx2.InvalidURL, ValueError, ImportError) as error:
         raise ValueError(f"proxy cannot be used: {error}") from None
-
-
-def _target(url: str) -> bytes:
-    """Return the request target as it was written: httpx2 would normalise it."""
-    path = url.split("://", 1)[1]
-    return path[path.index("/") :].encode("ascii")
 
 
 def _unfit(status: int, headers: Headers, raw: list[tuple[bytes, bytes]], room: int) -> UpstreamError | None:
@@ -349,24 +253,6 @@ def _unfit(status: int, headers: Headers, raw: list[tuple[bytes, bytes]], room: 
     if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         return faults.invalid("it is compressed, which was not asked for")
     return None
-
-
-def _ended_early(error: Exception) -> bool:
-    text = str(error).lower()
-    return any(words in text for words in _ENDED_EARLY)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Return the innermost exception: the operating system's or OpenSSL's own."""
-    seen: BaseException = error
-    for _ in range(10):
-        inner = seen.__cause__ or seen.__context__
-        if isinstance(inner, BaseExceptionGroup):
-            inner = inner.exceptions[0]
-        if inner is None or isinstance(seen, ssl.SSLError | ConnectionError | socket.gaierror):
-            break
-        seen = inner
-    return seen
 
 
 async def _quietly(work: Any) -> None:

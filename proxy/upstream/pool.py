@@ -107,6 +107,8 @@ class Pool:
                 )
                 raise fault from None
             raise faults.unreachable(faults.why_unreachable(error)) from None
+        if conn.closing:
+            raise faults.unreachable("it closed the connection at once")
         self.opened += 1
         self._open.add(conn)
         conn.ready(transport)

@@ -110,6 +110,7 @@ class RawReply(UpstreamReply):
     def release(self) -> None:
         conn = self.conn
         if conn is not None:
+            self.conn = None  # close() has nothing to end any more
             self._pieces.clear()
             self.queued = 0
             conn.linger()

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.errors import ApiError, Truncated, UpstreamError
 from proxy.upstream.base import Timeouts, UpstreamRequest
+from proxy.upstream.client import RawUpstream
 from tests.upstream.conftest import KEY, Connect, ask, pieces, post
 from tests.upstream.origin import END, EVENTS, OK, Origin, Peer, chunk, eventually, once, saying, whole
 
@@ -236,6 +237,23 @@ async def test_refused_connections_are_unreachable(connect: Connect) -> None:
     assert "refused" in caught.value.message
 
 
+@pytest.mark.parametrize("end", ["fin", "rst"])
+async def test_servers_that_hang_up_at_once(connect: Connect, end: str) -> None:
+    """A server that closes every connection as soon as it stands: upstream_unreachable, nothing else, nothing left."""
+
+    async def script(peer: Peer) -> None:
+        getattr(peer, end)()
+
+    async with Origin(script) as origin:
+        upstream = connect(origin.url)
+        for body in (b"{}", b"x" * 300_000) * 10:
+            with pytest.raises(UpstreamError) as caught:
+                await upstream.send(post(body), KEY)
+            assert (caught.value.code, caught.value.retryable) == ("upstream_unreachable", True)
+        if isinstance(upstream, RawUpstream):
+            await eventually(lambda: upstream.pool.size == 0)
+
+
 async def test_unknown_names_are_unreachable(connect: Connect) -> None:
     """A name that does not resolve: upstream_unreachable, without naming the host to the caller."""
     with pytest.raises(UpstreamError, match="name cannot be resolved") as caught:
@@ -318,6 +336,7 @@ async def test_a_released_stream_keeps_its_connection(connect: Connect) -> None:
             reply = await upstream.send(post(), KEY)
             assert await reply.read() == b"data: [DONE]\n\n"
             reply.release()
+            reply.close()
             await asyncio.sleep(0.1)
         assert len(origin.peers) == 1
 
