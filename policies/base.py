@@ -97,15 +97,17 @@ class Policy(Generic[C]):
 
     ``after`` names policies that must come earlier in llm.yml if both are listed; ``requires`` those that
     must be listed at all. ``changes_request`` is True for a policy that may change the request: its
-    settings are part of the cache's key. ``name`` is the entry's name in llm.yml; ``enforce`` is False in
-    shadow mode, which the core honours: it turns refusals into counts and drops changes of the reply. A
-    policy that changes the request has to look at ``enforce`` itself.
+    `fingerprint` is part of the cache's key. ``after_changes``: it must stand below every one of those.
+    ``name`` is the entry's name in llm.yml; ``enforce`` is False in shadow mode, which the core honours: it
+    turns refusals into counts and drops changes of the reply. A policy that changes the request has to look
+    at ``enforce`` itself.
     """
 
     Config: ClassVar[type[PolicyConfig]] = PolicyConfig
     after: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
     changes_request: ClassVar[bool] = False
+    after_changes: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
     store_down_default: ClassVar[str] = "refuse"
 
@@ -143,6 +145,10 @@ class Policy(Generic[C]):
     def describe(self) -> dict[str, Any]:
         """Return the facts that `check` and /admin/policies print: limits, costs, delays; no secrets."""
         return self.config.model_dump(mode="json", exclude_defaults=True)
+
+    def fingerprint(self) -> Any:
+        """Return, JSON-ready, everything that decides how this policy changes a request: settings, files read."""
+        return self.config.model_dump(mode="json")
 
     def warnings(self) -> Sequence[str]:
         """Return sentences for `check` about settings that load but deserve a look."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from random import getrandbits
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from proxy.chunk import Chunk
 from proxy.errors import ApiError
@@ -93,15 +93,34 @@ class Outcome:
 class Reply:
     """An answer that a policy gives instead of the upstream.
 
-    ``source`` yields chunks: one whole chunk, or a stream's chunks; the core turns them into the form
-    the client asked for. ``usage_free``: nothing of it is billed to this call.
+    ``source`` yields chunks (or lists of them, which are written in one go): one whole chunk, or a stream's
+    chunks; the core turns them into the form the client asked for. ``usage_free``: nothing of it is billed to this call.
     """
 
     __slots__ = ("headers", "source")
 
-    def __init__(self, source: AsyncIterator[Chunk] | Iterable[Chunk], headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        source: AsyncIterator[Chunk] | AsyncIterator[list[Chunk]] | Iterable[Chunk],
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.source = source
         self.headers = list(headers)
+
+
+class Audience(Protocol):
+    """Others who read a call's answer as it arrives (single flight). It is also a filter of that call's reply:
+    what passes it is what they get.
+    """
+
+    def present(self) -> bool:
+        """Tell whether anybody is there."""
+
+    def hunger(self) -> asyncio.Future[None]:
+        """Return a future that is done once somebody has read everything there is and waits for more."""
+
+    def fail(self, error: ApiError) -> None:
+        """End the answer with ``error`` for everybody."""
 
 
 class Call:
@@ -113,10 +132,11 @@ class Call:
     """
 
     __slots__ = (
-        "_finishers", "cache", "caller", "claimed", "detectors", "endpoint", "estimate", "explain", "feature",
-        "gone", "headers", "id", "kept", "leave_reason", "log", "meter", "model", "notes", "on_leave", "outcome",
-        "request", "retries", "route", "runtime", "started", "policy_s", "store_refused", "target", "task",
-        "team_settings", "trace", "uid", "upstream_id", "upstream_s", "wants_cache",
+        "_finishers", "alone", "audience", "cache", "caller", "claimed", "detectors", "endpoint", "error",
+        "estimate", "explain", "feature", "gone", "headers", "id", "kept", "leave_reason", "log", "meter",
+        "model", "notes", "on_leave", "outcome", "policy_s", "request", "retries", "route", "runtime",
+        "started", "store_refused", "target", "task", "team_settings", "trace", "uid", "upstream_id",
+        "upstream_s", "wants_cache",
     )  # fmt: skip
 
     def __init__(
@@ -171,6 +191,12 @@ class Call:
         self.leave_reason: str | None = None
         self.on_leave: Callable[[], bool] | None = None
         """Asked when the client leaves: True means the call goes on without it (somebody else waits)."""
+        self.audience: Audience | None = None
+        """Who else reads the answer. The call goes on for them if its own part ends early."""
+        self.alone = False
+        """The call goes on for its audience only: its client left, or a policy ended its own reply."""
+        self.error: ApiError | None = None
+        """What the call ended with, None if it was answered."""
         self.outcome: Outcome | None = None
         self._finishers: list[Callable[[Outcome], None]] = []
 
@@ -196,10 +222,16 @@ class Call:
             return
         if reason == "gone" and self.on_leave is not None and self.on_leave():
             self.gone = True
+            self.alone = True
             return
         self.gone = reason == "gone"
         self.leave_reason = reason
         if self.task is not None:
+            self.task.cancel()
+
+    def desert(self) -> None:
+        """End a call that went on for its audience: the last of them has left."""
+        if self.alone and self.outcome is None and self.task is not None:
             self.task.cancel()
 
     def finish(self, outcome: Outcome) -> list[BaseException]:

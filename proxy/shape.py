@@ -10,6 +10,12 @@ from proxy.chunk import Chunk
 
 _WORDS: Final = re.compile(r"\S+\s*|\s+")
 _ENVELOPE: Final = ("id", "created", "model", "system_fingerprint", "service_tier")
+#: What of a completion, a choice and a message has a place of its own in a stream; all else goes along as it is.
+_OF_REPLY: Final = frozenset((*_ENVELOPE, "object", "choices", "usage"))
+_OF_CHOICE: Final = frozenset(("index", "message", "delta", "text", "finish_reason", "logprobs"))
+_OF_MESSAGE: Final = frozenset(
+    ("role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning")
+)
 
 
 def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
@@ -21,29 +27,37 @@ def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
     chat = data.get("object") != "text_completion"
     envelope: dict[str, Any] = {name: data[name] for name in _ENVELOPE if name in data}
     envelope["object"] = "chat.completion.chunk" if chat else "text_completion"
+    more = {name: value for name, value in data.items() if name not in _OF_REPLY}
 
-    def piece(index: int, part: Any, finish: str | None = None, **extra: Any) -> Chunk:
+    def piece(
+        index: int, part: Any, finish: str | None = None, extra: dict[str, Any] | None = None, *, logprobs: Any = None
+    ) -> Chunk:
         body = {"delta": part} if chat else {"text": part}
-        choice = {"index": index, **body, "logprobs": extra.pop("logprobs", None), "finish_reason": finish, **extra}
-        return Chunk({**envelope, "choices": [choice]})
+        choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": finish, **(extra or {})}
+        return Chunk({**envelope, **(more if finish else {}), "choices": [choice]})
 
     for choice in data.get("choices") or ():
         index = choice.get("index", 0)
-        extra = {k: v for k, v in choice.items() if k.startswith("x_")}
+        extra = {k: v for k, v in choice.items() if k not in _OF_CHOICE}
         if not chat:
             text = choice.get("text") or ""
-            for part in _WORDS.findall(text) if words else [text]:
-                yield piece(index, part)
-            yield piece(index, "", choice.get("finish_reason") or "stop", **extra)
+            for n, part in enumerate(_WORDS.findall(text) if words else [text]):
+                yield piece(index, part, logprobs=choice.get("logprobs") if n == 0 else None)
+            yield piece(index, "", choice.get("finish_reason") or "stop", extra)
             continue
         message = choice.get("message") or {}
         yield piece(index, {"role": "assistant", "content": "" if message.get("content") is not None else None})
-        for name in ("reasoning_content", "reasoning", "thinking_blocks", "annotations", "audio"):
+        for name in ("reasoning_content", "reasoning"):
             if message.get(name):
                 yield piece(index, {name: message[name]})
+        for name, value in message.items():
+            if value and name not in _OF_MESSAGE:
+                yield piece(index, {name: value})
         if message.get("refusal"):
             yield piece(index, {"refusal": message["refusal"]})
         text = message.get("content")
+        if isinstance(text, list):  # parts, as some compatible servers answer
+            text = "".join(part.get("text") or "" for part in text if isinstance(part, dict))
         if text and isinstance(text, str):
             parts = _WORDS.findall(text) if words else [text]
             for n, part in enumerate(parts):
@@ -52,7 +66,7 @@ def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
             yield piece(index, {"tool_calls": [{"index": n, **call}]})
         if message.get("function_call"):
             yield piece(index, {"function_call": message["function_call"]})
-        yield piece(index, {}, choice.get("finish_reason") or "stop", **extra)
+        yield piece(index, {}, choice.get("finish_reason") or "stop", extra)
     if data.get("usage"):
         yield Chunk({**envelope, "choices": [], "usage": data["usage"]})
 
@@ -74,6 +88,10 @@ class Fold:
             self._data["object"] = "text_completion" if data.get("object") == "text_completion" else "chat.completion"
         if data.get("usage"):
             self._data["usage"] = data["usage"]
+        if len(data) > 5:
+            for name, value in data.items():
+                if name not in _OF_REPLY and value is not None:
+                    self._data[name] = value
         for piece in chunk.choices:
             index = piece.get("index", 0)
             choice = self._choices.get(index)

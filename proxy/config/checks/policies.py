@@ -30,7 +30,8 @@ def _order(scope: Scope) -> None:
         position.setdefault(name, i)
     for name, cls in scope.classes.items():
         path = next(path for path, found in scope.listed() if found == name)
-        below = [other for other in cls.after if position.get(other, -1) > position[name]]
+        above = {*cls.after, *(other for other, c in scope.classes.items() if cls.after_changes and c.changes_request)}
+        below = sorted((other for other in above if position.get(other, -1) > position[name]), key=position.__getitem__)
         if below:
             recommended = [other for other in registry.ORDER if other in position]
             scope.bad(
