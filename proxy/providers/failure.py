@@ -83,7 +83,7 @@ def parse_wait(value: str, now: float | None = None) -> float | None:
         return day * 86400 + hour * 3600 + minute * 60 + second + milli / 1000
     wall = time.time() if now is None else now
     try:
-        if "T" in value:
+        if value[4:5] == "-":
             from datetime import datetime
 
             return max(0.0, datetime.fromisoformat(value).timestamp() - wall)
