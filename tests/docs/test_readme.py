@@ -32,9 +32,9 @@ def test_the_errors_table_is_the_codes():
 def test_policies_and_commands_are_all_there():
     """The tables name every built-in policy, in the order recommended, and every command."""
     table = README.split("### Policies")[1].split("### Commands")[0]
-    assert re.findall(r"^\| `(\w+)`", table, re.M) == list(BUILTIN)
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(BUILTIN)
     commands = README.split("### Commands")[1].split("### A policy")[0]
-    assert set(re.findall(r"^\| `llm-sidecar (\w+)", commands, re.M)) == set(COMMANDS)
+    assert set(re.findall(r"^\| `llm-sidecar (\w+)", commands, re.MULTILINE)) == set(COMMANDS)
 
 
 def test_the_policy_example_is_the_one_that_the_tests_run():
@@ -44,10 +44,10 @@ def test_the_policy_example_is_the_one_that_the_tests_run():
     assert shown == run
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([a-z-]+)", README, re.M))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))))
 def test_every_make_target_exists(target):
     """Each `make` line of the README names a target."""
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

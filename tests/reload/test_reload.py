@@ -14,7 +14,7 @@ GOOD = [{"allowlist": {"models": ["*"]}}]
 CLOSED = [{"allowlist": {"models": ["nothing-else"]}}]
 
 
-@pytest.fixture()
+@pytest.fixture
 def running(upstream: Upstream):
     """A sidecar of this test's own, since its file changes."""
     side = Sidecar(config(upstream.base(), policies=GOOD))
@@ -123,7 +123,7 @@ async def test_reloads_under_load_drop_nothing(running, upstream):
     assert len(running.log("config_reload_failed")) == 4
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 async def test_r20(running, upstream):
     """100 reloads in 60 s under load drop nothing; 1,000 leave memory (+ 20 MiB at most) and descriptors flat."""
     statuses, broken = await storm(running, upstream, 100, 0.5, 20, 200)
