@@ -116,6 +116,18 @@ async def test_an_admission_that_timed_out_holds_nothing_once_it_is_released(ope
     assert (state.used, state.held) == (0, 0)
 
 
+async def test_a_release_that_overtakes_its_admission(opened: Open, server: RedisServer) -> None:
+    """The admission that arrives after it had been given up takes nothing."""
+    store = await opened()
+    one = hold(quota(10, 1_000), Claim("slots", "t", "s", 1, 5))
+    given_up = Hold(one.id, one.claims, sent=True)
+    store.settle(given_up, [0, 0])
+    await drained(store)
+    with pytest.raises(StoreUnavailable):
+        await store.admit(one)
+    assert [s.used for s in await store.peek(one.claims)] == [0, 0]
+
+
 async def test_a_call_that_was_let_in_without_the_store_is_booked_when_it_is_back(
     opened: Open, server: RedisServer
 ) -> None:
