@@ -14,6 +14,7 @@ from proxy.errors import ApiError
 from proxy.providers.base import unsupported
 from proxy.providers.common import NameMap, clean_base64, parse_arguments, parse_data_url
 from proxy.providers.conversation import ToolCall, ToolResult, Turn
+from proxy.providers.gemini_signature import plain_id
 from proxy.request import bad
 
 VENDOR: Final = "Anthropic"
@@ -56,8 +57,9 @@ def call_ids(turns: list[Turn]) -> dict[str, str]:
     times: dict[str, int] = {}
     for turn in turns:
         for call in turn.calls:
-            n = times[call.id] = times.get(call.id, 0) + 1
-            ids[call.where] = valid(call.id if n == 1 else f"{call.id}\0{n}")
+            id = plain_id(call.id)  # without the signature of a Gemini that it came from
+            n = times[id] = times.get(id, 0) + 1
+            ids[call.where] = valid(id if n == 1 else f"{id}\0{n}")
     return ids
 
 

@@ -13,6 +13,7 @@ from pydantic import model_validator
 from proxy.errors import ApiError
 from proxy.providers.base import ProviderSettings, Target
 from proxy.providers.openai import OpenAI
+from proxy.providers.openai_history import NOT_OPENAIS
 from proxy.request import ApiRequest
 from proxy.upstream.base import UpstreamRequest
 
@@ -52,6 +53,8 @@ class AzureOpenAI(OpenAI):
         self._query = "" if self._v1 and version != "preview" else f"?api-version={quote(version, safe='')}"
         if settings.stream_usage == "auto" and not self._v1 and version < "2024-09":
             self.stream_usage = False  # stream_options came with 2024-09-01-preview
+        self._own = True
+        self._foreign = NOT_OPENAIS
         # Before 2025 only the reasoning models' deployments took max_completion_tokens.
         self._modern = self._v1 or version >= "2025"
 

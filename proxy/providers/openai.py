@@ -16,6 +16,7 @@ from proxy.chunk import Chunk
 from proxy.errors import Truncated, UpstreamError
 from proxy.providers.base import Provider, ProviderSettings, StreamDecoder, Target
 from proxy.providers.failure import failure, snippet
+from proxy.providers.openai_history import FOREIGN, NOT_OPENAIS, foreign, plain
 from proxy.request import ApiRequest
 from proxy.upstream.base import Headers, UpstreamRequest
 
@@ -52,6 +53,11 @@ class OpenAI(Provider):
         """Ask for usage in streams; cleared for good once the server refuses the parameter (`auto`)."""
         host = urlsplit(self.base_url()).hostname or ""
         self._modern = host == "api.openai.com" or host.endswith(".openai.azure.com")
+        self._own = self._modern
+        """It is OpenAI's own API (or Azure's), which refuses what it does not know."""
+        self._foreign = NOT_OPENAIS if self._own else FOREIGN
+        if host == "generativelanguage.googleapis.com":
+            self._foreign -= {"extra_content"}  # Google's own compatible endpoint asks for it back
         self._headers: list[tuple[str, str]] = [("content-type", "application/json")]
         if organization := getattr(settings, "organization_id", None):
             self._headers.append(("openai-organization", organization))
@@ -82,9 +88,12 @@ class OpenAI(Provider):
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         elif not self.stream_usage:
             body.pop("stream_options", None)
+        raw = orjson.dumps(body)
+        if foreign(raw, own=self._own):
+            raw = orjson.dumps(plain(body, self._foreign))
         return UpstreamRequest(
             self.path(request.endpoint, target),
-            orjson.dumps(body),
+            raw,
             self._headers,
             stream=request.stream,
             applied_max_tokens=applied,
