@@ -1,0 +1,79 @@
+"""Where a name leads, and what a caller sees of it."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from proxy.errors import ApiError
+from tests.core.inline import inline
+from tests.policies.build import runtime_of
+
+CONFIG = """
+providers:
+  one: {kind: echo, model: base, models: ["one-*", x]}
+  two: {kind: echo, models: ["two-a", "two-*", y]}
+default_provider: one
+models:
+  both: [one/x, two/y]
+  spread: {strategy: weighted, targets: [{to: one/x, weight: 3}, {to: two/y, weight: 1}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads_to"),
+    [
+        ("both", ["one/x", "two/y"]),
+        ("two/anything", ["two/anything"]),
+        ("two/with/slash", ["two/with/slash"]),
+        ("one", ["one/base"]),
+        ("", ["one/base"]),
+        ("two-b", ["two/two-b"]),
+        ("one-b", ["one/one-b"]),
+        ("base", ["one/base"]),
+        ("nowhere", "model_not_found"),
+        ("three/x", "model_not_found"),
+        ("two/", "model_not_found"),
+    ],
+)
+async def test_resolution(asked, leads_to):
+    """Alias, provider/model, provider alone, the first provider whose globs match, the default provider's own."""
+    runtime = await runtime_of(CONFIG)
+    try:
+        found = [repr(t) for t in runtime.router.plan(asked, "chat", 0.0)]
+    except ApiError as error:
+        found = error.code
+        assert error.param == "model"
+    assert found == leads_to
+    await runtime.store.aclose()
+
+
+async def test_weights_share_out_and_the_rest_are_fallbacks():
+    """Three to one in the long run, every target in each plan."""
+    runtime = await runtime_of(CONFIG)
+    runtime.router._random = random.Random(7)
+    plans = [runtime.router.plan("spread", "chat", 0.0) for _ in range(4000)]
+    first = Counter(plan[0].name for plan in plans)
+    assert 2.6 < first["one"] / first["two"] < 3.4
+    assert all(len(plan) == 2 for plan in plans)
+    await runtime.store.aclose()
+
+
+async def test_the_list_is_what_the_caller_may_use():
+    """GET /v1/models shows aliases and configured models, less what the allowlist refuses; one by name, or 404."""
+    async with inline(CONFIG + "policies: [{allowlist: {models: [both, two-a]}}]") as side:
+        listed = (await side.client.get("/v1/models")).json()
+        assert listed["object"] == "list"
+        assert [row["id"] for row in listed["data"]] == ["both", "two-a"]
+        assert (await side.client.get("/v1/models/both")).json()["id"] == "both"
+        missing = await side.client.get("/models/base")
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_an_endpoint_that_the_provider_lacks_is_said():
+    """A route to a provider without the endpoint is a clear 400, before anything is sent."""
+    config = "providers: {a: {kind: anthropic, api_key: sk-ant-xxxxxxxxxxxx}}\ndefault_provider: a\n"
+    async with inline(config) as side:
+        reply = await side.client.post("/v1/embeddings", json={"model": "m", "input": "x"})
+        assert reply.status_code == 400
+        assert "embeddings" in reply.json()["error"]["message"]
