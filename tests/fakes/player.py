@@ -259,7 +259,7 @@ class Player:
         if self.deflate is not None and self.framing == "chunked":
             payload = self.deflate.compress(payload) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
         room = self.cut_byte - self.record.sent
-        if self.cut_byte >= 0 and len(payload) >= room:
+        if self.cut_byte >= 0 and len(payload) > room:
             await self._pieces(payload[:room])
             self.record.missing = len(payload) - room
             await self.wire.cut(self.cut_kind)
@@ -288,6 +288,8 @@ class Player:
         self.record.sent += len(payload)
 
     async def _end(self) -> None:
+        if self.cut_byte == self.record.sent:
+            await self.wire.cut(self.cut_kind)
         if self.framing in ("chunked", "both", "badchunk"):
             await self.wire.write(b"0\r\n\r\n")
         if self.framing in ("close", "short", "long", "double", "badchunk") or self.b.close:
