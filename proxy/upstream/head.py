@@ -17,6 +17,7 @@ _OURS: Final = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect",
      "accept-encoding", "proxy-connection", "proxy-authorization")
 )  # fmt: skip
+_DEFAULTS: Final = frozenset(("accept", "user-agent"))
 _KEPT_PATHS: Final = 1024
 _KEPT_LINES: Final = 64
 
@@ -60,7 +61,7 @@ class HeadWriter:
             extra.insert(0, ("accept", "*/*"))
         self._authority = origin.authority
         self._prefix = origin.prefix
-        self._constant = "".join(f"{name}: {value}\r\n" for name, value in extra).encode("latin-1")
+        self._constant = extra
         self._names: set[str] = set()
         self._lines: dict[tuple[tuple[str, str], ...], bytes] = {}
         self._starts: dict[tuple[str, str], bytes] = {}
@@ -78,11 +79,11 @@ class HeadWriter:
             ApiError: ``invalid_request`` where a header value holds CR, LF, NUL or is not Latin-1.
             ValueError: a header name or the path is unfit (our own mistake).
         """
+        lines = self.lines(request, credentials)
         key = (request.method, request.path)
         start = self._starts.get(key)
         if start is None:
             start = self._start(key)
-        lines = self.lines(request, credentials)
         body = request.body
         if body or request.method not in ("GET", "HEAD", "DELETE"):
             return b"%b%bcontent-length: %d\r\n\r\n" % (start, lines, len(body))
@@ -101,7 +102,7 @@ class HeadWriter:
         text = ""
         for name, value in pairs:
             if name not in names:
-                names.add(check_name(name))
+                self._meet(name)
             text += f"{name}: {value}\r\n"
         # One line end per header and not one more: nothing was smuggled in, whatever the values hold.
         count = len(pairs)
@@ -116,12 +117,21 @@ class HeadWriter:
         except UnicodeEncodeError:
             raise ApiError("invalid_request", "A header value holds characters outside Latin-1; send ASCII.") from None
 
+    def _meet(self, name: str) -> None:
+        """Check a header name seen for the first time; where it is one of our defaults, a request's own replaces it."""
+        self._names.add(check_name(name))
+        if name in _DEFAULTS:
+            self._constant = [pair for pair in self._constant if pair[0] != name]
+            self._starts.clear()
+
     def _start(self, key: tuple[str, str]) -> bytes:
         method, path = key
         if not method.isascii() or not method.isalpha() or not method.isupper():
             raise ValueError(f"{method!r} is not an HTTP method")
         line = f"{method} {self.target(path)} HTTP/1.1\r\nhost: {self._authority}\r\naccept-encoding: identity\r\n"
-        start = line.encode("ascii") + self._constant
+        start = line.encode("ascii") + "".join(f"{name}: {value}\r\n" for name, value in self._constant).encode(
+            "latin-1"
+        )
         if len(self._starts) >= _KEPT_PATHS:
             self._starts.clear()
         self._starts[key] = start

@@ -56,6 +56,15 @@ def test_the_head_to_the_byte() -> None:
     assert writer.write(request, [("authorization", "k")]) == want
 
 
+def test_a_requests_own_user_agent_replaces_ours() -> None:
+    """Accept and user-agent go out once: a request's own (an operator's `headers:`) instead of the default."""
+    writer = HeadWriter(parse_origin("https://h"))
+    assert b"user-agent: llm-sidecar\r\n" in writer.write(UpstreamRequest("/", b""), [])
+    head = writer.write(UpstreamRequest("/", b"", [("user-agent", "mine"), ("accept", "text/x")]), [])
+    assert head.count(b"user-agent: ") == head.count(b"accept: ") == 1
+    assert b"user-agent: mine\r\naccept: text/x\r\n" in head
+
+
 @pytest.mark.parametrize(
     ("path", "base", "line"),
     [
