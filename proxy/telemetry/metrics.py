@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
+
+from proxy.telemetry.window import HitWindow
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -120,6 +123,8 @@ class Metrics:
         self.cache_hit_ratio = Gauge(
             "llm_cache_hit_ratio", "Share of hits in the last 5 minutes, NaN without look-ups."
         )
+        self.cache_window = HitWindow()
+        self.cache_hit_ratio.read = lambda: [((), self.cache_window.ratio(monotonic()))]
         self.token_quota = Gauge("llm_token_quota", "Tokens a team may use in the period.", ("team",))
         self.token_quota_used = Gauge(
             "llm_token_quota_used", "Tokens a team has used or holds in the period.", ("team",)
