@@ -17,6 +17,7 @@ from proxy.config.units import Duration
 from proxy.errors import ApiError, Truncated, UpstreamError
 from proxy.request import ApiRequest
 from proxy.upstream.base import Headers, UpstreamRequest
+from proxy.upstream.head import check_name, check_value
 
 __all__ = ["Provider", "ProviderSettings", "StreamDecoder", "Target"]
 
@@ -70,6 +71,14 @@ class ProviderSettings(Strict):
     breaker: BreakerSettings = BreakerSettings()
     key_created: str | None = None
     key_rotation_interval: Duration = 7_776_000.0
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            check_name(name.lower())
+            check_value(text)
+        return value
 
     @field_validator("api_key", mode="before")
     @classmethod
