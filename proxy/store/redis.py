@@ -98,6 +98,7 @@ class RedisStore(Store):
         reply = await self._run(team, rows, hold.id, "1")
         states = self._states(claims, reply)
         if reply[1] == -2:
+            self._ended(team, 1)
             raise StoreUnavailable("The admission was given up before the store saw it.")
         if reply[1] >= 0 or not holding:
             hold.settled = True

@@ -169,6 +169,31 @@ async def test_a_live_sidecar_is_not_buried(valkey: RedisServer) -> None:
         await two.aclose()
 
 
+@pytest.mark.slow
+async def test_a_long_call_outlives_the_time_of_death(valkey: RedisServer) -> None:
+    """In real time: a call of 20 s keeps its hold, and a process that was killed loses its own within that time."""
+    worker = spawn("enter", valkey.url, "long:", 1, 300, 1_000)
+    assert hear(worker) == "ready"
+    tell(worker)
+    assert hear(worker) == "1"
+    end(worker)
+    one, two = (open_store(valkey.url, prefix="long:", deadline=5.0) for _ in range(2))
+    await one.start()
+    await two.start()
+    try:
+        running = hold(quota(100, 1_000, key="team"))
+        await one.admit(running)
+        (state,) = await two.peek([quota(0, 1_000, key="team")])
+        assert (state.used, state.held) == (400, 400)
+        await asyncio.sleep(20)
+        await two.admit(hold(quota(1, 1_000, key="team")))
+        (state,) = await two.peek([quota(0, 1_000, key="team")])
+        assert (state.used, state.held) == (401, 101)
+    finally:
+        await one.aclose()
+        await two.aclose()
+
+
 async def test_a_sidecar_that_was_thought_dead_corrects_what_was_booked(valkey: RedisServer) -> None:
     """Booked in full after 15 s of silence, corrected by the settlement that still comes."""
     one = open_store(valkey.url, prefix="late:", deadline=5.0)
