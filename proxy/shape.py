@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from typing import Any, Final
@@ -46,6 +47,8 @@ def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
             yield piece(index, "", choice.get("finish_reason") or "stop", extra)
             continue
         message = choice.get("message") or {}
+        # They go with the first piece of the text, else with the refusal, else with the end.
+        probabilities = choice.get("logprobs")
         yield piece(index, {"role": "assistant", "content": "" if message.get("content") is not None else None})
         for name in ("reasoning_content", "reasoning"):
             if message.get(name):
@@ -53,22 +56,40 @@ def unfold(whole: Chunk, *, words: bool = False) -> Iterator[Chunk]:
         for name, value in message.items():
             if value and name not in _OF_MESSAGE:
                 yield piece(index, {name: value})
-        if message.get("refusal"):
-            yield piece(index, {"refusal": message["refusal"]})
         text = message.get("content")
+        if message.get("refusal"):
+            yield piece(index, {"refusal": message["refusal"]}, logprobs=None if text else probabilities)
+            probabilities = probabilities if text else None
         if isinstance(text, list):  # parts, as some compatible servers answer
             text = "".join(part.get("text") or "" for part in text if isinstance(part, dict))
         if text and isinstance(text, str):
             parts = _WORDS.findall(text) if words else [text]
-            for n, part in enumerate(parts):
-                yield piece(index, {"content": part}, logprobs=choice.get("logprobs") if n == 0 else None)
+            for part in parts:
+                yield piece(index, {"content": part}, logprobs=probabilities)
+                probabilities = None
         for n, call in enumerate(message.get("tool_calls") or ()):
             yield piece(index, {"tool_calls": [{"index": n, **call}]})
         if message.get("function_call"):
             yield piece(index, {"function_call": message["function_call"]})
-        yield piece(index, {}, choice.get("finish_reason") or "stop", extra)
+        yield piece(index, {}, choice.get("finish_reason") or "stop", extra, logprobs=probabilities)
     if data.get("usage"):
         yield Chunk({**envelope, "choices": [], "usage": data["usage"]})
+
+
+def _joined(held: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
+    """Return an object (a spoken answer, a vendor's extras) with what a later piece of it adds."""
+    joined = dict(held)
+    for name, value in piece.items():
+        had = joined.get(name)
+        if name == "transcript" and isinstance(had, str) and isinstance(value, str):
+            joined[name] = had + value
+        elif name == "data" and isinstance(had, str) and isinstance(value, str):
+            joined[name] = base64.b64encode(base64.b64decode(had) + base64.b64decode(value)).decode()
+        elif isinstance(had, dict) and isinstance(value, dict):
+            joined[name] = _joined(had, value)
+        elif value is not None or name not in joined:
+            joined[name] = value
+    return joined
 
 
 class Fold:
@@ -129,6 +150,8 @@ class Fold:
                 self._text.setdefault((index, name), []).append(value)
             elif isinstance(value, list):
                 message[name] = [*message.get(name, ()), *value]
+            elif isinstance(value, dict):
+                message[name] = _joined(message.get(name) or {}, value)
             else:
                 message[name] = value
 
@@ -138,9 +161,12 @@ class Fold:
             if name in ("function", "custom") and isinstance(value, dict):
                 inner = held.setdefault(name, {})
                 for field, text in value.items():
-                    inner[field] = (
-                        inner[field] + text if isinstance(inner.get(field), str) and isinstance(text, str) else text
-                    )
+                    had = inner.get(field)
+                    if isinstance(had, str) and isinstance(text, str):
+                        # Some servers say the name again with every piece.
+                        inner[field] = had if field == "name" and had == text else had + text
+                    elif text is not None or field not in inner:
+                        inner[field] = text
             elif name != "index" and value is not None:
                 held[name] = value
 

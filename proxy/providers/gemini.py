@@ -18,7 +18,7 @@ from proxy.providers.base import Provider, ProviderSettings, StreamDecoder, Targ
 from proxy.providers.common import dumps
 from proxy.providers.failure import failure, parse_wait, snippet
 from proxy.providers.gemini_embeddings import embed_body, embeddings
-from proxy.providers.gemini_reply import Reading, Sent
+from proxy.providers.gemini_reply import FINISH_WORDS, Reading, Sent
 from proxy.providers.gemini_request import ChatEncoder
 from proxy.providers.gemini_stream import GeminiDecoder
 from proxy.providers.gemini_whole import whole_reply
@@ -75,6 +75,7 @@ class Gemini(Provider):
     Settings: ClassVar[type[ProviderSettings]] = GeminiSettings
     endpoints: ClassVar[frozenset[str]] = frozenset(("chat", "embeddings"))
     default_base_url: ClassVar[str] = "https://generativelanguage.googleapis.com"
+    finish_words: ClassVar[frozenset[str]] = FINISH_WORDS
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         super().__init__(name, settings)

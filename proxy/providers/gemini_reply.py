@@ -27,6 +27,11 @@ _BROKEN: Final = frozenset(
     ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "TOO_MANY_TOOL_CALLS",
      "MISSING_THOUGHT_SIGNATURE")
 )  # fmt: skip
+#: Every word the reference has for the end of a candidate or for a prompt's block.
+FINISH_WORDS: Final = frozenset(_FINISH) | _BROKEN | {
+    "OTHER", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT",
+    "IMAGE_RECITATION", "IMAGE_OTHER", "NO_IMAGE",
+}  # fmt: skip
 #: What reading JSON of another shape than expected raises.
 MISREAD: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 

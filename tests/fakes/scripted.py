@@ -46,7 +46,7 @@ class Seen:
         path = self.path.partition("?")[0]
         if path.endswith("/messages"):
             return Anthropic()
-        if path.endswith("GenerateContent") or path.endswith("generateContent"):
+        if path.endswith(("GenerateContent", "generateContent")):
             return Gemini(path.endswith("streamGenerateContent"))
         return OpenAI()
 
