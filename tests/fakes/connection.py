@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket as sockets
 import struct
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -200,11 +202,15 @@ class Connection(asyncio.Protocol):
 
     async def cut(self, kind: str) -> None:
         """End the connection now, with FIN or RST, and raise Cut."""
-        # A moment, so that what was sent is read first: this is about what arrived, not about races.
+        # This is about what arrived, not about races: a moment for the peer to read, and nothing left in our
+        # own send queue, which RST would throw away.
         await self.pause(0.01)
+        raw = self.transport.get_extra_info("socket")
+        until = time.monotonic() + 2
+        while time.monotonic() < until and struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]:
+            await self.pause(0.005)
         self.cut_by_us = True
         if kind == "rst":
-            raw = self.transport.get_extra_info("socket")
             raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
         else:
