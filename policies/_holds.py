@@ -38,16 +38,23 @@ class Holds:
         if request.endpoint == "embeddings":
             return 0
         most = request.max_tokens
+        n = request.n
+        if parameters := call.notes.get("parameters"):
+            # What a team, a user or a template sets where the request says nothing (proxy.forward.effective).
+            if most is None:
+                most = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
+            if request.body.get("n") is None:
+                n = parameters.get("n") or 1
         if most is None:
             default = self.default_for(call)
             most = max((target.settings.max_tokens or default for target in call.route), default=default)
         body = request.body
         if request.endpoint == "chat":
-            return most * request.n
+            return most * n
         prompts = body.get("prompt")
         count = len(prompts) if type(prompts) is list and prompts and type(prompts[0]) is not int else 1
         best = body.get("best_of")
-        return most * count * max(request.n, best if type(best) is int and best > 0 else 1)
+        return most * count * max(n, best if type(best) is int and best > 0 else 1)
 
     def default_for(self, call: Call) -> int:
         """Return the bound on an answer that the request does not set."""

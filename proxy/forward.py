@@ -161,10 +161,15 @@ def effective(call: Call, target: Target) -> ApiRequest:
     body = request.body
     ours: dict[str, Any] = {}
     if parameters := call.notes.get("parameters"):
-        bounded = request.max_tokens is not None
-        ours = {n: v for n, v in parameters.items() if n not in body and not (bounded and n == "max_tokens")}
+        ours = {n: v for n, v in parameters.items() if body.get(n) is None}
+        # One bound under two names; the provider's translator knows which of them the vendor takes.
+        bound = ours.pop("max_completion_tokens", None)
+        if request.max_tokens is not None:
+            ours.pop("max_tokens", None)
+        elif bound is not None:
+            ours["max_tokens"] = bound
     settings = target.settings
-    if settings.temperature is not None and "temperature" not in body and "temperature" not in ours:
+    if settings.temperature is not None and body.get("temperature") is None and "temperature" not in ours:
         ours["temperature"] = settings.temperature
     if request.max_tokens is None and "max_tokens" not in ours:
         bound = settings.max_tokens or call.notes.get("default_max_tokens")

@@ -152,7 +152,9 @@ class ChatRequest(ApiRequest):
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
         super().__init__(body, size)
         messages = body.get("messages")
-        if type(messages) is not list or not messages:
+        if not messages and body.get("template") is not None and (messages is None or messages == []):
+            messages = body["messages"] = []  # the template brings them
+        elif type(messages) is not list or not messages:
             bad("`messages` must be a non-empty array of messages.", "messages")
         if len(messages) > MAX_MESSAGES:
             bad(f"`messages` holds {len(messages)} messages; at most {MAX_MESSAGES} are taken.", "messages")
@@ -409,7 +411,9 @@ _TOP: Final = _STRUCTURAL | frozenset(
 )  # fmt: skip
 _FREE: Final[frozenset[str]] = frozenset()
 _NAMED: Final = _STRUCTURAL | {"name"}
-_SCHEMA: Final = frozenset(("type", "format", "pattern", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding"))
+_SCHEMA: Final = frozenset(
+    ("type", "format", "pattern", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding")
+)
 #: What is structure below a key; elsewhere what held above it goes on. Free text may hold any key.
 _BELOW: Final[dict[str, frozenset[str]]] = {
     "metadata": _FREE,
@@ -427,9 +431,7 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
 }
 
 
-def _leaves(
-    owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str], found: list[Slot]
-) -> list[Slot]:
+def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str], found: list[Slot]) -> list[Slot]:
     for key, value in node.items() if type(node) is dict else enumerate(node):
         kind = type(value)
         if kind is str:

@@ -134,6 +134,18 @@ async def quotas(side: Sidecar, request: Request) -> Response:
     return json(await admin_quotas(side.runtime))
 
 
+async def flush(side: Sidecar, request: Request) -> Response:
+    """Make cache entries unreachable at once: all, or those of a team, a model or both."""
+    from proxy.admin.flush import flush_cache
+
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > 4096:
+            raise ApiError("request_too_large", "A flush takes a small JSON object, or nothing.")
+    return json(await flush_cache(side.runtime, request.scope["state"]["caller"], body))
+
+
 @cache
 def routes() -> dict[str, tuple[tuple[str, ...], str, Handler]]:
     """Return path -> methods, permission and handler. The one table of the operator's routes."""
@@ -147,6 +159,7 @@ def routes() -> dict[str, tuple[tuple[str, ...], str, Handler]]:
         "/admin/policies": (GET, VIEW, policies),
         "/admin/config": (GET, VIEW, config),
         "/admin/reload": (("POST",), MANAGE, reload),
+        "/admin/cache/flush": (("POST",), MANAGE, flush),
     }
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-COMMANDS: Final = ("serve", "check", "test", "explain", "schema", "cost", "usage", "keys")
+COMMANDS: Final = ("serve", "check", "test", "explain", "schema", "cost", "usage", "keys", "flush")
 """In the order of the help."""
 
 _DESCRIPTION: Final = "A reverse proxy that speaks the OpenAI API and keeps to the rules of one file, llm.yml."
