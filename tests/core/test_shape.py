@@ -163,8 +163,8 @@ def test_112_a_replayed_stream_keeps_the_order(body: dict[str, Any], words: bool
     if "usage" in body:
         assert chunks[-1]["choices"] == [] and chunks.pop()["usage"] == body["usage"]
     assert all("usage" not in chunk for chunk in chunks)
-    for given in body["choices"]:
-        mine = [c["choices"][0] for c in chunks if c["choices"][0]["index"] == given["index"]]
+    for asked in body["choices"]:
+        mine = [c["choices"][0] for c in chunks if c["choices"][0]["index"] == asked["index"]]
         assert [i for i, c in enumerate(mine) if "role" in c["delta"]] == [0]
         assert [i for i, c in enumerate(mine) if c["finish_reason"]] == [len(mine) - 1]
         assert not mine[-1]["delta"]
