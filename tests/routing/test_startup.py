@@ -84,7 +84,9 @@ async def test_104_106_and_is_retried(serve: Serve, vendor: str, error: bytes, s
 
 
 @pytest.mark.parametrize(("vendor", "error", "status", "code"), CASES, ids=[f"{c[0]}-{c[3]}" for c in CASES])
-async def test_104_106_an_error_after_content_is_a_frame(serve: Serve, vendor: str, error: bytes, status: int, code: str) -> None:
+async def test_104_106_an_error_after_content_is_a_frame(
+    serve: Serve, vendor: str, error: bytes, status: int, code: str
+) -> None:
     """104, 106: what was said stays said, then one error frame and no [DONE]."""
 
     def play(seen: Seen) -> Answer:
@@ -104,7 +106,14 @@ async def test_107_a_silent_beginning_is_kept_alive(serve: Serve, vendor: str) -
     """107: comments while the provider thinks; until the first, status and retries stay open, then they do not."""
 
     def play(seen: Seen) -> Answer:
-        return stream_of(seen, [*opening(seen, vendor), 0.75, *(e.data for e in events(seen) if vendor == "gemini" or e.data not in preamble(seen))])
+        return stream_of(
+            seen,
+            [
+                *opening(seen, vendor),
+                0.75,
+                *(e.data for e in events(seen) if vendor == "gemini" or e.data not in preamble(seen)),
+            ],
+        )
 
     sidecar, _ = await serve(play, vendor, config={"server": {"keep_alive": "0.2s"}})
     reply = await sidecar.chat("hi", model=f"{vendor}/m", stream=True)
@@ -155,8 +164,17 @@ async def test_107_a_stream_that_falls_silent_ends_in_a_timeout(serve: Serve, ve
 FAKES: dict[str, list[Any]] = {
     "openai": [{"error": {"message": "no", "type": "server_error"}}, {"hello": 1}, [1], "x"],
     "azure_openai": [{"error": {"message": "no", "code": "InternalServerError"}}, {"choices": "none"}],
-    "anthropic": [{"type": "error", "error": {"type": "api_error", "message": "no"}}, {"content": "text"}, {"choices": []}],
-    "gemini": [{"error": {"code": 500, "message": "no"}}, [{"error": {"code": 500, "message": "no"}}], {}, {"candidates": 4}],
+    "anthropic": [
+        {"type": "error", "error": {"type": "api_error", "message": "no"}},
+        {"content": "text"},
+        {"choices": []},
+    ],
+    "gemini": [
+        {"error": {"code": 500, "message": "no"}},
+        [{"error": {"code": 500, "message": "no"}}],
+        {},
+        {"candidates": 4},
+    ],
 }
 
 
