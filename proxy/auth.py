@@ -22,6 +22,7 @@ MANAGE: Final = "llm:manage"
 TRAIN: Final = "llm:train"
 ALL: Final = frozenset((GENERATE, TRAIN, VIEW, MANAGE))
 _NEVER: Final = float("inf")
+_SCHEMES: Final = (b"Bearer ", b"bearer ")
 
 
 def hash_key(key: str) -> str:
@@ -68,7 +69,9 @@ class Authenticator:
         caller = self._local
         if caller is None:
             credential = headers.get(b"authorization")
-            if credential is not None and credential[:7].lower() == b"bearer ":
+            if credential is not None and credential[:7] in _SCHEMES:
+                credential = credential[7:].strip()
+            elif credential is not None and credential[:7].lower() == b"bearer ":
                 credential = credential[7:].strip()
             else:
                 credential = headers.get(b"api-key")

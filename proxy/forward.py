@@ -344,8 +344,7 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             if not headers.get("content-type", "")[:17].lower().startswith("text/event-stream"):
                 body = await reply.body(MAX_REPLY)
                 chunk = provider.decode(200, headers, body, sent)
-                meter.complete = True
-                meter.see((chunk,))
+                meter.see_whole(chunk)
                 if provider.finish_words:
                     _watch_finish(call, entry, (chunk,))
                 source = Source(call, entry, reply, None, started)

@@ -212,14 +212,19 @@ def _mend_envelope(chunk: Chunk) -> None:
         chunk.touch()
     usage = data.get("usage")
     if type(usage) is dict:
-        for name in ("prompt_tokens_details", "completion_tokens_details"):
-            details = usage.get(name, usage)
-            if type(details) is not dict:
-                del usage[name]
-                chunk.touch()
-            elif details is not usage and None in details.values():
-                usage[name] = {part: tokens for part, tokens in details.items() if tokens is not None}
-                chunk.touch()
+        details = usage.get("prompt_tokens_details", usage)
+        if details is not usage and (type(details) is not dict or None in details.values()):
+            _mend_details(chunk, usage, "prompt_tokens_details")
+        details = usage.get("completion_tokens_details", usage)
+        if details is not usage and (type(details) is not dict or None in details.values()):
+            _mend_details(chunk, usage, "completion_tokens_details")
+
+
+def _mend_details(chunk: Chunk, usage: dict[str, Any], name: str) -> None:
+    details = usage.pop(name)
+    if type(details) is dict:
+        usage[name] = {part: tokens for part, tokens in details.items() if tokens is not None}
+    chunk.touch()
 
 
 def _mend_part(chunk: Chunk, part: dict[str, Any]) -> None:
@@ -272,7 +277,8 @@ def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
             message = choice["message"] = {"role": "assistant", "content": None}  # Azure, where it filtered all
             chunk.touch()
         if type(message) is dict:
-            _mend_part(chunk, message)
+            if "function_call" in message or "annotations" in message or type(message.get("content")) is list:
+                _mend_part(chunk, message)
             if message.get("role") != "assistant":
                 message["role"] = "assistant"
                 chunk.touch()

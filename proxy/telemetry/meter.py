@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, TypeGuard
+from typing import Any, Final
 
 from proxy import tokens
 from proxy.call import Usage
@@ -31,6 +31,14 @@ class Meter:
         """The provider's answer ended properly, so its numbers are final."""
         self._spent: list[Usage] = []
 
+    def see_whole(self, chunk: Chunk) -> None:
+        """Take note of a whole reply: its text only where the provider did not say its numbers."""
+        self.complete = True
+        if usage := chunk.data.get("usage"):
+            self._claim(usage)
+        if self.usage is None:
+            self.see((chunk,))
+
     def see(self, chunks: Sequence[Chunk]) -> None:
         """Take note of what the provider produced."""
         parts = self._parts
@@ -57,18 +65,19 @@ class Meter:
         if type(usage) is not dict:
             return
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-        if not _sane(prompt) or not _sane(completion):
+        if type(prompt) is not int or type(completion) is not int or not (0 <= prompt <= SANE and 0 <= completion <= SANE):
             return
-        details = usage.get("prompt_tokens_details") or {}
-        made = usage.get("completion_tokens_details") or {}
-        self.usage = Usage(
-            prompt,
-            completion,
-            min(_number(details, "cached_tokens"), prompt),
-            min(_number(details, "cache_write_tokens"), prompt),
-            min(_number(made, "reasoning_tokens"), completion),
-            estimated=bool(usage.get("x_llm_estimated")),
-        )
+        self.usage = found = Usage(prompt, completion)
+        details = usage.get("prompt_tokens_details")
+        if type(details) is dict:
+            found.cached = min(_number(details, "cached_tokens"), prompt)
+            if "cache_write_tokens" in details:
+                found.cache_write = min(_number(details, "cache_write_tokens"), prompt)
+        details = usage.get("completion_tokens_details")
+        if type(details) is dict:
+            found.reasoning = min(_number(details, "reasoning_tokens"), completion)
+        if usage.get("x_llm_estimated"):
+            found.estimated = True
 
     def retry(self, model: str) -> None:
         """Begin another attempt: what the failed one cost stays on the bill.
@@ -123,10 +132,6 @@ def _more(part: dict[str, Any], parts: list[str]) -> None:
                     parts.append(value)
 
 
-def _sane(value: Any) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value <= SANE
-
-
 def _number(details: Any, name: str) -> int:
     value = details.get(name) if type(details) is dict else None
-    return value if _sane(value) else 0
+    return value if type(value) is int and 0 <= value <= SANE else 0
