@@ -207,7 +207,9 @@ class Connection(asyncio.Protocol):
         await self.pause(0.01)
         raw = self.transport.get_extra_info("socket")
         until = time.monotonic() + 2
-        while time.monotonic() < until and struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]:
+        while (
+            time.monotonic() < until and struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+        ):
             await self.pause(0.005)
         self.cut_by_us = True
         if kind == "rst":

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_HEAD = 262_144
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*")
 _HEADER = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([^\r\n\x00]*?)[ \t]*")
 
@@ -106,9 +107,9 @@ class ReplyReader:
 
     def _head(self) -> Any:
         end = self._buffer.find(b"\r\n\r\n")
+        if max(end, len(self._buffer) if end < 0 else 0) > MAX_HEAD:
+            raise Broken("a head without end")
         if end < 0:
-            if len(self._buffer) > 262_144:
-                raise Broken("a head without end")
             if self._buffer and not b"HTTP/1.1 ".startswith(self._buffer[:9]):
                 raise Broken(f"no status line: {self._buffer[:200]!r}")
             return None

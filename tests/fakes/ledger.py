@@ -114,7 +114,7 @@ class Ledger:
                 for line in self.sidecar.calls()[self.skip :]
                 if line["endpoint"] in ("chat", "completions", "embeddings")
             ]
-            told = [sum(line[f"{kind}_tokens"] or 0 for line in lines) for kind in ("prompt", "completion")]
+            told = [sum(line.get(f"{kind}_tokens") or 0 for line in lines) for kind in ("prompt", "completion")]
             stored = [now - then for now, then in zip(self._stored(), self.rows, strict=True)]
             if stored[1:] == told and stored[0] <= len(lines):
                 break
@@ -155,7 +155,7 @@ class Ledger:
             counted = grown("llm_requests_total")
             assert counted == len(lines), f"llm_requests_total grew by {counted}, {len(lines)} lines"
             for kind in ("prompt", "completion"):
-                tokens = sum(line[f"{kind}_tokens"] or 0 for line in lines)
+                tokens = sum(line.get(f"{kind}_tokens") or 0 for line in lines)
                 assert grown("llm_tokens_total", type=kind) == tokens, f"{kind} tokens: lines {tokens}"
         assert not grown("llm_finisher_errors_total"), "a finisher raised"
         assert not grown("llm_log_lines_dropped_total"), "log lines were dropped"

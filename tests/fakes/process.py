@@ -59,11 +59,13 @@ class Upstream:
             assert not call["problem"], call["problem"]
         return list(found)
 
-    def wait_calls(self, tag: str, count: int, *, timeout: float = 5.0, ended: bool = True) -> list[dict[str, Any]]:
+    def wait_calls(
+        self, tag: str, count: int, *, timeout: float = 5.0, ended: bool = True, since: int = 0
+    ) -> list[dict[str, Any]]:
         """Return the records once there are ``count`` of them (ended, unless told otherwise)."""
         limit = time.monotonic() + timeout
         while True:
-            found = self.calls(tag)
+            found = self.calls(tag, since=since, bodies=65536 if count < 100 else 0)
             if len([c for c in found if c["ended"] or not ended]) >= count or time.monotonic() > limit:
                 return found
             time.sleep(0.02)

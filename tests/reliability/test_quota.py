@@ -92,7 +92,7 @@ async def test_aborts_are_counted_and_paid(sidecars: Sidecars, upstream: Upstrea
         async with await AsyncRawClient.open(counted.port) as client:
             model = f"m;{tag};chunks=500;interval=0.004;no{i}"
             await client.send(request(body=chat(model, stream=True), key=CLIENT_KEY))
-            await client.read_until(b"0000%02d" % random.randrange(10, 60))
+            await client.read_until(b'" 0000%02d"' % random.randrange(10, 60))
             client.reset() if i % 2 else client.close()
 
     await together([lambda i=i: one(i) for i in range(20)], 20)
