@@ -64,15 +64,10 @@ def classes(text: str) -> tuple[int, int, int, int]:
 
 def luhn(digits: str) -> bool:
     """Tell whether the check digit is right (ISO/IEC 7812-1, annex B)."""
-    total = 0
-    for i, char in enumerate(reversed(digits)):
-        n = ord(char) - 48
-        if i & 1:
-            n = n * 2 - 9 if n > 4 else n * 2
-        total += n
-    return total % 10 == 0
+    return sum(map(int, digits[-1::-2])) % 10 == -sum(_DOUBLED[n] for n in map(int, digits[-2::-2])) % 10
 
 
+_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 #: Issuer prefixes and the lengths they use (ISO/IEC 7812; the networks' own tables).
 _ISSUERS: Final = (
     (re.compile("4"), (13, 16, 19)),
@@ -90,9 +85,9 @@ _ISSUERS: Final = (
 def card(digits: str) -> bool:
     """Tell whether ``digits`` is a payment card's number: a known issuer, its length, and the check digit."""
     size = len(digits)
-    if len(set(digits)) < 2:
+    if not luhn(digits) or len(set(digits)) < 2:
         return False
-    return any(size in sizes and issuer.match(digits) for issuer, sizes in _ISSUERS) and luhn(digits)
+    return any(size in sizes and issuer.match(digits) for issuer, sizes in _ISSUERS)
 
 
 #: Lengths from the SWIFT IBAN registry.

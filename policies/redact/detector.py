@@ -8,7 +8,7 @@ from typing import Any, Final
 import re2
 from re2 import _re2
 
-from policies.redact.syntax import INFINITY, Node, PatternError, characters, parse
+from policies.redact.syntax import Node, PatternError, characters, parse
 
 #: Bytes that a candidate's check may look at before the match, and that a stream therefore keeps.
 CONTEXT: Final = 96
@@ -110,14 +110,14 @@ class Detector:
         self.node: Node = parse(pattern)
         if self.node.least == 0:
             raise PatternError("it matches the empty text, and so everywhere")
-        self.bounded = self.node.most < INFINITY and self.node.most * 4 <= cap
+        self.bounded = self.node.size <= cap
         self._hint = hint
         self.first = frozenset() if aligned else _inside(self.node)
 
     @property
     def reach(self) -> int:
         """Return the most bytes that an open match can have."""
-        return min(self.node.most * 4, self.cap)
+        return min(self.node.size, self.cap)
 
     @property
     def hint(self) -> str:

@@ -55,7 +55,7 @@ class Candidate(NamedTuple):
 class Engine:
     """A set of detectors, compiled together. Immutable and shared by all calls."""
 
-    __slots__ = ("_aligned", "_any", "_dead", "_far", "_heads", "_open", "_places", "_quiet", "_set", "detectors")
+    __slots__ = ("_aligned", "_any", "_dead", "_far", "_heads", "_open", "_openings", "_places", "_quiet", "_set", "detectors")
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = tuple(detectors)
@@ -71,7 +71,11 @@ class Engine:
         for detector in self.detectors:
             reaches.setdefault(_class(detector), []).append(detector.node.begun())
         self._open = [(reach, compile_union(begun)) for reach, begun in sorted(reaches.items(), reverse=True)]
-        self._far = self._open[0][0] if self._open else 0
+        # The widest reach first: a place too far for it is too far for all.
+        far = [detector for detector in self.detectors if _class(detector) > _NEAR]
+        openings = [detector.node.opening() for detector in far]
+        self._far = max((_class(detector) for detector in far), default=0)
+        self._openings = compile_union(openings) if openings and all(openings) else None
         self._aligned = not any(detector.first for detector in self.detectors)
         self._places = _places(self.detectors)
         self._quiet = all(detector.node.loud() for detector in self.detectors)
@@ -130,17 +134,38 @@ class Engine:
         return found
 
     def _search_open(self, text: bytes, start: int, size: int) -> int:
-        opens = self._open
-        near = start if size - start <= self._far else size - self._far
+        near = start
+        if size - start > _NEAR:
+            near = size - _NEAR
+            if self._far > _NEAR and (found := self._search_far(text, max(start, size - self._far), near, size)) >= 0:
+                return found
         for place in self._places(text, near, size):
             at = place.start()
             left = size - at
-            for reach, begun in opens:
+            for reach, begun in self._open:
                 if left > reach:
                     break
                 if begun(_BOTH, text, at, size)[0][0] >= 0:
                     return at
         return size
+
+    def _search_far(self, text: bytes, start: int, until: int, size: int) -> int:
+        """Return the first open place before ``until`` of the few detectors that reach that far, -1 without one."""
+        begun = [begun for reach, begun in self._open if reach > _NEAR]
+        at = start
+        while at < until:
+            if self._openings is not None:
+                at = self._openings(_ANYWHERE, text, at, size)[0][0]
+            else:
+                place = next(self._places(text, at, size), None)
+                at = place.start() if place else -1
+            if at < 0 or at >= until:
+                return -1
+            for one in begun:
+                if one(_BOTH, text, at, size)[0][0] >= 0:
+                    return at
+            at += 1
+        return -1
 
     def _candidates(self, text: bytes, start: int, decided: int) -> list[Candidate]:
         found: list[Candidate] = []

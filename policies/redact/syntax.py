@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 import re2
@@ -64,13 +65,17 @@ class Head(NamedTuple):
 
 
 class Node:
-    """A piece of a pattern. ``least`` and ``most`` are the lengths it can match, in characters."""
+    """A piece of a pattern.
 
-    __slots__ = ("least", "most")
+    ``least`` and ``most`` are the lengths it can match, in characters; ``size`` the most in bytes of UTF-8.
+    """
 
-    def __init__(self, least: int, most: int) -> None:
+    __slots__ = ("least", "most", "size")
+
+    def __init__(self, least: int, most: int, size: int) -> None:
         self.least = least
         self.most = most
+        self.size = size
 
     def text(self) -> str:
         """Return the pattern without captures."""
@@ -99,6 +104,10 @@ class Node:
         """Tell whether every match holds a character beyond letters, spaces, commas and apostrophes, or a long word."""
         return False
 
+    def opening(self) -> str:
+        """Return a pattern of the characters that every match begins with, empty if there are too few to tell."""
+        return ""
+
     def heads(self) -> list[Head]:
         """Return what a match can begin with: each possible first character, and whether a word begins there."""
         return []
@@ -110,7 +119,7 @@ class Atom(Node):
     __slots__ = ("raw",)
 
     def __init__(self, raw: str) -> None:
-        super().__init__(1, 1)
+        super().__init__(1, 1, 4 if 128 in characters(raw) else 1)
         self.raw = raw
 
     @property
@@ -142,7 +151,7 @@ class Assertion(Node):
     __slots__ = ("raw",)
 
     def __init__(self, raw: str) -> None:
-        super().__init__(0, 0)
+        super().__init__(0, 0, 0)
         self.raw = raw
 
     def text(self) -> str:
@@ -156,7 +165,9 @@ class Sequence(Node):
     __slots__ = ("parts",)
 
     def __init__(self, parts: list[Node]) -> None:
-        super().__init__(sum(p.least for p in parts), min(INFINITY, sum(p.most for p in parts)))
+        super().__init__(
+            sum(p.least for p in parts), min(INFINITY, sum(p.most for p in parts)), min(INFINITY, sum(p.size for p in parts))
+        )
         self.parts = parts
 
     def text(self) -> str:
@@ -180,6 +191,13 @@ class Sequence(Node):
 
     def loose(self) -> str:
         return "".join(p.loose() for p in self.parts)
+
+    def opening(self) -> str:
+        first = self.parts[0] if self.parts else self
+        if isinstance(first, Choice | Flags):
+            return first.opening()
+        head = list(takewhile(lambda part: isinstance(part, Atom | Assertion), self.parts))
+        return "".join(p.text() for p in head) if sum(p.least for p in head) > 2 else ""
 
     def loud(self) -> bool:
         run = 0
@@ -224,7 +242,9 @@ class Choice(Node):
     __slots__ = ("options",)
 
     def __init__(self, options: list[Node]) -> None:
-        super().__init__(min(o.least for o in options), max(o.most for o in options))
+        super().__init__(
+            min(o.least for o in options), max(o.most for o in options), max(o.size for o in options)
+        )
         self.options = options
 
     def text(self) -> str:
@@ -238,6 +258,10 @@ class Choice(Node):
 
     def loose(self) -> str:
         return "(?:" + "|".join(o.loose() for o in self.options) + ")"
+
+    def opening(self) -> str:
+        found = [option.opening() for option in self.options]
+        return "(?:" + "|".join(found) + ")" if all(found) else ""
 
     def loud(self) -> bool:
         return all(option.loud() for option in self.options)
@@ -261,8 +285,7 @@ class Repeat(Node):
     __slots__ = ("high", "lazy", "low", "node")
 
     def __init__(self, node: Node, low: int, high: int, lazy: bool) -> None:
-        most = 0 if high == 0 else min(INFINITY, node.most * high)
-        super().__init__(node.least * low, most)
+        super().__init__(node.least * low, min(INFINITY, node.most * high), min(INFINITY, node.size * high))
         self.node = node
         self.low = low
         self.high = high
@@ -304,7 +327,7 @@ class Flags(Node):
     __slots__ = ("flags", "node")
 
     def __init__(self, flags: str, node: Node) -> None:
-        super().__init__(node.least, node.most)
+        super().__init__(node.least, node.most, node.size)
         self.flags = flags
         self.node = node
 
@@ -319,6 +342,10 @@ class Flags(Node):
 
     def loose(self) -> str:
         return f"(?{self.flags}:{self.node.loose()})"
+
+    def opening(self) -> str:
+        found = self.node.opening()
+        return f"(?{self.flags}:{found})" if found else ""
 
     def loud(self) -> bool:
         return self.node.loud()

@@ -27,6 +27,9 @@ _CODE: Final = spotter(
     r"|&?\*?[a-z]+_[a-z_]+[;,)]*|[a-z]+(?:[A-Z][a-z]+)+[;,)]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+[;,)]*|@?[\w/-]+/[\w./-]*\.[a-z]{1,5}"
     r"|https?://.*|[~.]{0,2}/[\w./-]*|[\w-]+\.(?:com|org|net|io|cer|pem|crt|json|ya?ml|txt|py|js|ts|go|rb|java)\b.*)$"
 )
+#: Characters that are enough to tell what a value is.
+_LOOK: Final = 96
+_MIXED: Final = re.compile(r"[A-Za-z][0-9@#$%^&*]|[0-9@#$%^&*][A-Za-z]")
 UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -36,12 +39,12 @@ def dummy(value: str) -> bool:
 
 
 def assigned(hit: Hit) -> Verdict:
-    """Judge an assignment: group 1 is the name, groups 2 to 4 quoted values, group 5 a bare one.
+    """Judge an assignment: group 1 is the name, groups 2 to 5 quoted values, group 6 a bare one.
 
     A quoted value is replaced alone, so that JSON stays JSON; a bare assignment as a whole, as the design
     document wants it (``My api_key=123`` becomes ``My [API_KEY]``).
     """
-    for n in (2, 3, 4):
+    for n in (2, 3, 4, 5):
         if hit.spans[n][0] >= 0:
             return hit.spans[n] if _quoted(hit.group(n), hit.group(1)) else False
     return _bare(hit)
@@ -50,11 +53,9 @@ def assigned(hit: Hit) -> Verdict:
 def _quoted(value: str, name: str) -> bool:
     if dummy(value) or len(value) < 3 or value.lower() in _WORDS:
         return False
-    if " " in value:
-        lower, upper, digits, other = classes(value)
-        words = value.split()
-        return len(words) < 4 and digits > 1 and other >= len(words)
-    if len(value) > 24 and repetitive(value):
+    if " " in value:  # a passphrase, or prose: only the first mixes letters and digits in one word
+        return value.count(" ") < 6 and bool(_MIXED.search(value))
+    if len(value) > 24 and repetitive(value[:_LOOK]):
         return False
     if _CODE(value.encode()) and not re.search(r"\d", value):
         return value[0] not in "/@~." and "/" not in value and not re.match(r"[A-Z][A-Z_]{3,}$|[\w-]+\.[a-z]{2,4}\b", value)
@@ -64,8 +65,8 @@ def _quoted(value: str, name: str) -> bool:
 
 
 def _bare(hit: Hit) -> Verdict:
-    name, value = hit.group(1), hit.group(5)
-    start, low = hit.start, hit.spans[5][0]
+    name, value = hit.group(1), hit.group(6)
+    start, low = hit.start, hit.spans[6][0]
     if hit.before[-1:] in (b"?", b"&"):
         value = re.split("[&#]", value)[0]
     value = value.rstrip(",;)]}>")
@@ -80,9 +81,9 @@ def _bare(hit: Hit) -> Verdict:
     lowered = value.lower()
     if lowered in _WORDS or value[0] in "=>:,;/)|&!?" or not _not_its_name(value, name):
         return False
-    if len(value) > 24 and repetitive(value):
+    if len(value) > 24 and repetitive(value[:_LOOK]):
         return False
-    if not re.match("[spr]k_", value) and _CODE(hit.group(5).encode()) and not _confirmed(value):
+    if not re.match("[spr]k_", value) and _CODE(value.encode()) and not _confirmed(value):
         return False
     lower, upper, digits, other = classes(value)
     if not digits and not tight and re.fullmatch("[A-Za-z_.-]+", value) and not re.match("[spr]k_", value):
@@ -102,6 +103,8 @@ def _bare(hit: Hit) -> Verdict:
 
 def _not_its_name(value: str, name: str) -> bool:
     """Return False where the value only repeats its name: ``token=auth_token``, ``api_key=self.api_key``."""
+    if len(value) > _LOOK:
+        return True
     plain = re.sub(r"[^a-z]", "", value.lower())
     last = re.sub(r"[^a-z]", "", re.split(r"[.\s]", name.lower())[-1])
     return not (last and plain.endswith(last) and len(plain) < len(last) + 12 and not re.search(r"\d", value))
@@ -114,7 +117,7 @@ def _confirmed(value: str) -> bool:
 
 def random_token(value: str) -> bool:
     """Tell whether ``value`` looks drawn by chance: its classes mixed, no words, no repetition."""
-    value = value.strip("=_-/+~")
+    value = value.strip("=_-/+~")[:_LOOK]
     size = len(value)
     if size < 15 or UUID.fullmatch(value) or repetitive(value) or dummy(value):
         return False

@@ -14,15 +14,17 @@ from policies.redact.values import UUID, assigned, dummy, random_token
 _QUOTE: Final = r"""(?:\\{0,4}["'`])"""
 #: Between a name and its value: YAML, JSON (escaped, too), shell, Go, Ruby, make, headers.
 _GLUE: Final = rf"{_QUOTE}?\]?[ \t]{{0,4}}(?:=>|:{{1,3}}=|\?=|={{1,2}}|:)[ \t]{{0,4}}"
-#: Groups 2 to 4 are quoted values, group 5 a bare one.
+#: Groups 2 to 5 are quoted values (the last with escaped quotes), group 6 a bare one.
 _VALUE: Final = (
-    r"""(?:\\{0,4}"([^"\\\n]{1,200})|\\{0,4}'([^'\\\n]{1,200})|`([^`\n]{1,200})|([^\s"'`\\]{1,300}))"""
+    r"""(?:"((?:[^"\\\n]|\\[^\n])+)|'((?:[^'\\\n]|\\[^\n])+)|`([^`\n]+)|\\{1,4}["']([^"'\\\n]+)|([^\s"'`\\]+))"""
 )
+#: Names and values have no bound of their own: counters would make the automata ten times larger.
+_CAP: Final = 2_048
 _SUFFIX: Final = r"(?:[_-]?(?:key|base|value|string|str|text|prod|production|dev|test|live|staging|[0-9]{1,4})){0,2}"
 
 
 def _named(words: str) -> str:
-    return rf"(?i)\b((?:[\w.-]{{0,40}}[^A-Za-z0-9\s]|[\w.-]{{0,40}})(?:{words}){_SUFFIX}){_GLUE}{_VALUE}"
+    return rf"(?i)\b([\w.-]*(?:{words}){_SUFFIX}){_GLUE}{_VALUE}"
 
 
 _API: Final = (
@@ -39,7 +41,7 @@ _PASSWORD: Final = "password|passwort|passwd|passphrase|contrase(?:n|ñ)a|mot[_-
 
 
 def _auth(hit: Hit) -> Verdict:
-    if hit.group(1).endswith("_authToken") and UUID.match(hit.group(5)):
+    if hit.group(1).endswith("_authToken") and UUID.match(hit.group(6)):
         return False  # npm's own name; npm takes it only behind a registry's path, which is a detector of its own
     return assigned(hit)
 
@@ -47,7 +49,7 @@ def _auth(hit: Hit) -> Verdict:
 def _aws(hit: Hit) -> Verdict:
     """Judge a value that is named as AWS's: its formats are known, so that another length is no key."""
     name = hit.group(1).lower()
-    n = next(n for n in (2, 3, 4, 5) if hit.spans[n][0] >= 0)
+    n = next(n for n in (2, 3, 4, 5, 6) if hit.spans[n][0] >= 0)
     value = hit.group(n).rstrip(",;)]}")
     if name.endswith("id") or "key" in name:
         upper = re.fullmatch("[A-Z0-9]{16,128}", value)
@@ -58,7 +60,7 @@ def _aws(hit: Hit) -> Verdict:
 
 def _not_public(hit: Hit) -> Verdict:
     name = hit.group(1)
-    if re.search("(?i)aws[\\w.-]*key", name) or (name.endswith("_authToken") and UUID.match(hit.group(5))):
+    if re.search("(?i)aws[\\w.-]*key", name) or (name.endswith("_authToken") and UUID.match(hit.group(6))):
         return False
     return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(hit)
 
@@ -128,7 +130,7 @@ def _context(hit: Hit) -> Verdict:
 def _aws_secret(hit: Hit) -> Verdict:
     """Confirm 40 characters of base 64 that stand alone: AWS's secret keys have no mark of their own."""
     value = hit.value
-    if hit.after.isalnum():
+    if len(value) != 40:
         return False
     if hit.before[-1:] in b"/+=.-_" and hit.before or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
         if not hit.before.endswith((b"=", b"==")) or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
@@ -155,30 +157,30 @@ DETECTORS: Final = (
         "db_connection",
         r"(?i)\b(?:jdbc:)?(?:postgres(?:ql)?|mysqlx?|mariadb|mongodb|rediss?|amqps?|mssql|sqlserver|oracle|clickhouse|cockroachdb"
         r"|cassandra|neo4j|bolt|ldaps?|snowflake|nats|vertica|redshift|db2|couchdb|influxdb|hive2|presto|trino|teradata|memcached"
-        r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]{0,200}:[^\s@\"'`<>]{0,200}@[^\s\"'`<>]{1,300}"
-        r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,200}[?&;:](?:password|pwd)=[^\s\"'<>]{1,200}",
+        r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]{0,100}:[^\s@\"'`<>]{0,120}@[^\s\"'`<>]{1,200}"
+        r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,250}[?&;:](?:password|pwd)=[^\s\"'<>]{1,200}",
         group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98,
     ),
     Detector(
         "url_credentials",
-        r"(?i)\b[a-z][a-z0-9+.-]{1,20}://([^\s:/?#@\"'<>\[\]{}|\\^`]{0,200}):([^\s/?#@\"'<>\\`]{1,300})@[A-Za-z0-9\[_$-]",
+        r"(?i)\b[a-z][a-z0-9+.-]{1,20}://([^\s:/?#@\"'<>\[\]{}|\\^`]{0,120}):([^\s/?#@\"'<>\\`]{1,300})@[A-Za-z0-9\[_$-]",
         group="secrets", replacement="[CREDENTIALS]", priority=95, check=_url_credentials, hint=r"://[^\s/?#]+:[^\s/?#]+@",
     ),
-    Detector("aws_key", rf"(?i)\b([\w.-]{{0,20}}aws[\w.-]{{0,20}}(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",
-             group="secrets", replacement="[AWS_KEY]", priority=85, check=_aws),
-    Detector("aws_secret", r"\b[A-Za-z0-9/+]{40}", group="secrets", replacement="[AWS_KEY]", priority=66,
-             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{24}"),
-    Detector("auth_data", _named(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, check=_auth),
+    Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",
+             group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, check=_aws),
+    Detector("aws_secret", r"\b[A-Za-z0-9/+]{40,200}", group="secrets", replacement="[AWS_KEY]", priority=66,
+             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{40}"),
+    Detector("auth_data", _named(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, check=_auth),
     Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(basic|token|digest|apikey)[ \t]{1,3}"
              r"([A-Za-z0-9+/=_.-]{6,400})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, check=_basic),
-    Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]{0,400}\d[A-Za-z0-9._~+/=-]{0,800}|[A-Za-z._~+/=-]{16,400})", group="secrets", priority=92,
+    Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
              check=_bearer),
-    Detector("api_key", _named(_API), group="secrets", priority=80, check=_not_public),
-    Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, check=assigned),
+    Detector("api_key", _named(_API), group="secrets", priority=80, cap=_CAP, check=_not_public),
+    Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, check=assigned),
     Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
              r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, check=_spoken),
     Detector("secret_flag", r"(?i)--?[a-z0-9-]{0,30}(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
              r"[\"']?([^\s\"']{4,300})", group="secrets", priority=76, secret=1, check=_flag),
-    Detector("secret_in_context", r"\b[A-Za-z0-9_][A-Za-z0-9_/+=~-]{14,300}", group="secrets", replacement="[API_KEY]",
-             priority=40, check=_context, hint=r"[A-Za-z0-9_/+=~-]{15}"),
+    Detector("secret_in_context", r"\b[A-Za-z0-9_][A-Za-z0-9_/+~-]{14,300}={0,2}", group="secrets", replacement="[API_KEY]",
+             priority=40, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}"),
 )  # fmt: skip

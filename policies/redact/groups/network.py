@@ -11,7 +11,7 @@ from policies.redact.detector import Detector, Hit, Verdict
 
 def _v4(hit: Hit) -> Verdict:
     address, _, bits = hit.value.partition("/")
-    if any(int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in address.split(".")):
+    if address.count(".") != 3 or any(int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in address.split(".")):
         return False
     before, after = hit.before, hit.after
     if re.search(rb"[0-9]\.$|[A-Za-z_-]$", before) or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
@@ -23,6 +23,8 @@ def _v4(hit: Hit) -> Verdict:
 
 def _v6(hit: Hit) -> Verdict:
     text = hit.value
+    if len(text) > 64:
+        return False
     before = hit.before[-1:]
     if before and (before.isalnum() or before in b"_:."):
         return False
@@ -64,9 +66,9 @@ def _host(hit: Hit) -> Verdict:
 
 
 DETECTORS: Final = (
-    Detector("ip_address", r"\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d{1,3})?\b", group="network", replacement="[IP_ADDRESS]",
+    Detector("ip_address", r"\b\d{1,3}(?:\.\d{1,3}){3,40}(?:/\d{1,3})?\b", group="network", replacement="[IP_ADDRESS]",
              priority=64, check=_v4, hint=r"\d\.\d{1,3}\.\d{1,3}\.\d"),
-    Detector("ipv6_address", r"(?:\b[0-9A-Fa-f]{1,4}:|:)(?:[0-9A-Fa-f]{0,4}:){1,7}(?:[0-9A-Fa-f]{0,4}|\d{1,3}(?:\.\d{1,3}){3})(?:%\w{1,16})?(?:/\d{1,4})?",
+    Detector("ipv6_address", r"(?:\b[0-9A-Fa-f]{1,4}:|:)(?:[0-9A-Fa-f]{0,4}:){1,60}(?:[0-9A-Fa-f]{0,4}|\d{1,3}(?:\.\d{1,3}){3})(?:%\w{1,16})?(?:/\d{1,4})?",
              group="network", replacement="[IP_ADDRESS]", priority=65, check=_v6, hint=r":[0-9A-Fa-f]{0,4}:"),
     Detector("mac_address", r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b",
              group="network", replacement="[MAC_ADDRESS]", priority=67, check=_mac),

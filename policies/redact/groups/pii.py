@@ -19,13 +19,15 @@ def _email(hit: Hit) -> Verdict:
     return domain.rpartition(".")[2].lower() not in _FILES
 
 
+_CARD_GLUED: Final = spotter(r"[0-9A-Za-z][-_.]$|\b[A-Z]{2}\d{2}[ -]?(?:\w{4}[ -]?)*$|\d{4} $")
+
+
 def _card(hit: Hit) -> Verdict:
-    value = hit.value
-    if re.search(rb"[0-9A-Za-z][-_.]$|[A-Z]{2}\d{2}[ -]?(?:\w{4}[ -]?)*$|\d{4} $", hit.before) and not _card_before(hit):
+    if not card(hit.value.replace(" ", "").replace("-", "")):
         return False
     if hit.after in (b"-", b"_", b".") and hit.text[hit.end + 1 : hit.end + 2].isalnum():
         return False
-    return card(re.sub("[^0-9]", "", value))
+    return not _CARD_GLUED(hit.before[-40:]) or _card_before(hit)
 
 
 def _card_before(hit: Hit) -> bool:
@@ -78,6 +80,9 @@ def _phone(hit: Hit) -> Verdict:
 
 def _national(hit: Hit) -> Verdict:
     """Confirm a number in a country's own notation, with a trunk 0 or none."""
+    before = hit.before[-2:]
+    if before[1:] in (b" ", b".", b"-", b"/") and before[:1].isdigit():  # inside a longer row of numbers
+        return False
     text = hit.value
     first = text.lstrip("(")
     trunk = first[0] == "0" and first[1] != "0"
@@ -132,8 +137,8 @@ def _ripple(hit: Hit) -> Verdict:
 #: Letters beyond ASCII, without the blocks of punctuation: \pL would make the automaton a hundred times larger.
 _L: Final = r"\x{C0}-\x{24F}\x{370}-\x{1FFF}\x{3040}-\x{D7FF}\x{F900}-\x{FDFF}"
 DETECTORS: Final = (
-    Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,100}}"
-             rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]{{0,61}}[A-Za-z0-9{_L}])?\.){{1,8}}(?:xn--[a-z0-9-]{{2,59}}|[A-Za-z{_L}]{{2,24}})",
+    Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,64}}"
+             rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]{{0,61}}[A-Za-z0-9{_L}])?\.){{1,6}}(?:xn--[a-z0-9-]{{2,59}}|[A-Za-z{_L}]{{2,24}})",
              group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}]", aligned=True),
     Detector("credit_card", r"\b\d{12,19}\b|\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
              group="pii", replacement="[CREDIT_CARD]", priority=74, check=_card),
@@ -143,7 +148,7 @@ DETECTORS: Final = (
     Detector("phone", r"(?:\+|\b00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,12}(?:[ .-]\d{1,8}){0,5}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
              r"|(?:\b(?:1|001)[ .-])?(?:\([2-9]\d{2}\)[ .-]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b",
              group="pii", replacement="[PHONE]", priority=72, check=_phone),
-    Detector("phone_national", r"\(0\d{1,4}\)[ .-]?\d{2,8}(?:[ .-]\d{2,8}){0,4}\b|\b\d{1,5}(?:[ ./-]\d{2,8}){1,5}\b"
+    Detector("phone_national", r"\(0\d{1,4}\)[ .-]?\d{2,8}(?:[ .-]\d{2,8}){0,4}\b|\b\d{1,5}(?:[ ./-]\d{2,8}){1,10}\b"
              r"|\b\d{9,13}\b", group="pii", replacement="[PHONE]", priority=71, check=_national,
              hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}"),
     Detector("bitcoin", r"\b[13LMDT][1-9A-HJ-NP-Za-km-z]{25,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,

@@ -254,7 +254,6 @@ _HINTS: Final = {
     "azure_storage_key": r"[A-Za-z0-9+/]==",
     "azure_service_key": r"AzSe|ACDb|AzFu|APIM|ACR|AIoT|ASbE|AEhS",
     "azure_ad_secret": r"\dQ~",
-    "kubeadm_token": r"(?i)token",
     "mailchimp_key": r"[0-9a-f]-us\d",
     "mailgun_key": r"\bkey-[0-9a-z]|pubkey-|[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]",
     "telegram_token": r"\d:A|telegram",

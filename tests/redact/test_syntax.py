@@ -1,0 +1,117 @@
+"""What is derived from a pattern must hold for every text that it matches."""
+
+from __future__ import annotations
+
+import pytest
+import re2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.redact.detector import Detector
+from policies.redact.groups import BY_NAME
+from policies.redact.syntax import INFINITY, LOUD, PatternError, parse
+
+ATOMS = st.sampled_from(["a", "b", "[ab]", "[^a]", r"\d", r"\.", "é", r"\w", r"\x41", "[[:alpha:]]", r"\pL"])
+
+
+def _bigger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda p: f"(?:{p[0]}|{p[1]})"),
+        inner.map(lambda p: f"({p}){{1,3}}"),
+        inner.map(lambda p: f"(?i:{p})?"),
+        inner.map(lambda p: f"(?:{p})*?"),
+        inner.map(lambda p: f"{p}\\b"),
+        inner.map(lambda p: f"(?:{p}){{9,}}"),
+    )
+
+
+def _compiles(pattern: str) -> bool:
+    quiet = re2.Options()
+    quiet.log_errors = False
+    try:
+        re2.compile(pattern, quiet)
+        re2.compile(parse(pattern).begun(), quiet)
+    except re2.error:
+        return False
+    return True
+
+
+PATTERNS = st.recursive(ATOMS, _bigger, max_leaves=5).filter(_compiles)
+TEXTS = st.text(alphabet="aabbAB12. é_", max_size=24)
+
+
+@settings(max_examples=150, deadline=None)
+@given(PATTERNS, TEXTS)
+def test_every_beginning_of_a_match_is_known_as_one(pattern: str, text: str) -> None:
+    """Wherever a match is, each of its beginnings matches the pattern of beginnings: else a stream would leak."""
+    match = re2.search(pattern, text)
+    begun = re2.compile(parse(pattern).begun())
+    if match:
+        start, end = match.span()
+        for cut in range(start, end + 1):
+            assert begun.fullmatch(text[start:cut]), (parse(pattern).begun(), text[start:cut])
+
+
+@settings(max_examples=150, deadline=None)
+@given(PATTERNS, TEXTS)
+def test_the_prefilter_is_found_where_the_pattern_is(pattern: str, text: str) -> None:
+    """A prefilter that misses a text would hide its findings."""
+    node = parse(pattern)
+    if match := re2.search(pattern, text):
+        assert re2.search(node.hint(), text)
+        assert node.least <= len(match.group()) <= node.most
+        assert len(match.group().encode()) <= node.size
+        if node.loud():
+            assert LOUD.search(match.group().encode())
+        if node.opening():
+            assert re2.match(node.opening(), match.group())
+
+
+@settings(max_examples=150, deadline=None)
+@given(PATTERNS, TEXTS)
+def test_the_tree_says_the_same_as_the_pattern(pattern: str, text: str) -> None:
+    """The pattern written back from its tree matches the same."""
+    one, two = re2.search(pattern, text), re2.search(parse(pattern).text(), text)
+    assert (one and one.span()) == (two and two.span())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "least", "most"),
+    [
+        (r"sk-[a-z]{20,48}", 23, 51),
+        (r"(?i)foo(?:bar|quux)?", 3, 7),
+        (r"a+b", 2, INFINITY),
+        (r"\Qa.b\E{2}", 6, 6),
+        ("x{,3}", 5, 5),
+        (r"\x{1F600}|\pN\p{Greek}", 1, 2),
+        ("[]a-]{3}", 3, 3),
+    ],
+)
+def test_lengths(pattern: str, least: int, most: int) -> None:
+    """The longest match is what a stream may have to wait for."""
+    node = parse(pattern)
+    assert (node.least, node.most) == (least, most)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(", "a)", "[a", "a**b(", "(?=a)b", "(?<!a)b", r"\C", "a\\", "*a", "(?P<x", "a|", "a*", "(?i)", r"\b", "x{1001}"]
+)
+def test_what_cannot_be_used_is_refused(pattern: str) -> None:
+    """A pattern with look-around, a mistake, or a match of nothing does not load, in one sentence."""
+    with pytest.raises(PatternError) as caught:
+        Detector("own", pattern)
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_reach_over_alternatives() -> None:
+    """RE2 lets (?i) hold to the end of its group, over the bars; so must the tree."""
+    node = parse("x(?i)a|b(?-i)C|d")
+    for text in ("xA", "BC", "Bc", "D", "d"):
+        assert bool(re2.fullmatch(node.text(), text)) == bool(re2.fullmatch("x(?i)a|b(?-i)C|d", text)), text
+
+
+def test_the_built_in_detectors_keep_the_fast_path() -> None:
+    """They begin at words or signs and are loud, so that plain words cost nearly nothing."""
+    assert [d.name for d in BY_NAME.values() if d.first] == []
+    assert [d.name for d in BY_NAME.values() if not d.node.loud()] == []
