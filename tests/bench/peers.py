@@ -96,7 +96,7 @@ def _nginx(upstream: int, home: Path) -> Contestant:
     port = free_port()
     file = home / "nginx.conf"
     file.write_text(f"""
-daemon off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.err;
+daemon off; master_process off; pid {home}/nginx.pid; error_log {home}/nginx.err;
 events {{ worker_connections 4096; }}
 http {{
   access_log {home}/nginx.access;

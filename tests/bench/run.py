@@ -37,6 +37,7 @@ EXTRAS = ("start", "redis")
 def main() -> int:
     """Run what the command line asks for; return 0 if all that was measured went without failed calls."""
     options = _options()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a shell's background
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with contextlib.ExitStack() as stack:
