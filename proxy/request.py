@@ -159,7 +159,11 @@ class ChatRequest(ApiRequest):
         if len(messages) > MAX_MESSAGES:
             bad(f"`messages` holds {len(messages)} messages; at most {MAX_MESSAGES} are taken.", "messages")
         for i, message in enumerate(messages):
-            _check_message(message, i)
+            # Most messages are a role and a text; only the others need a closer look.
+            if type(message) is not dict or len(message) != 2 or type(message.get("content")) is not str:
+                _check_message(message, i)
+            elif type(role := message.get("role")) is not str or role not in ROLES:
+                _check_message(message, i)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -231,7 +235,7 @@ def _check_message(message: Any, i: int) -> None:
             _check_part(part, f"messages[{i}].content[{j}]")
     elif content is not None and type(content) is not str:
         bad(f"`messages[{i}].content` must be a string or an array of parts.", f"messages[{i}].content")
-    if len(message) > 2:
+    if len(message) > 2 or content is None:
         for name in ("name", "refusal", "tool_call_id"):
             if (value := message.get(name)) is not None and type(value) is not str:
                 bad(f"`messages[{i}].{name}` must be a string.", f"messages[{i}].{name}")
