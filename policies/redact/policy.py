@@ -18,10 +18,10 @@ from policies.redact.packs import Pack, PackError
 from policies.redact.reply import ReplyFilter
 from policies.redact.restore import Placeholders
 from policies.redact.unscanned import unscanned
-from policies.redact.whole import builtin
+from policies.redact.whole import builtin, engine_for
 
 #: Characters that are looked at in one go before other calls have their turn.
-SLICE: Final = 16_384
+SLICE: Final = 8_192
 
 
 class Redact(Policy[RedactConfig]):
@@ -58,7 +58,8 @@ class Redact(Policy[RedactConfig]):
             name: "count" if action == "count" else config.replies for name, action in self._actions.items()
         }
         self._watches = all(action == "count" for action in self._reply_actions.values())
-        self._engine = Engine(list(found.values()))
+        plain = not config.patterns and not config.packs
+        self._engine: Engine = engine_for(tuple(config.builtin)) if plain else Engine(list(found.values()))
         self._key = kit.secret("redact") if config.mode == "hash" else b""
 
     def _pack(self, name: str) -> Pack:

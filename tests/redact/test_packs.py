@@ -1,0 +1,98 @@
+"""Rule packs in gitleaks' format: a security team brings the rules it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policies.redact.packs import Pack, PackError
+from tests.redact.helpers import call, chat, policy
+
+PACK = r"""
+title = "the house's rules"
+
+[allowlist]
+description = "never these"
+paths = ['''vendor/''']
+regexes = ['''^acme_0000''']
+
+[[rules]]
+id = "acme-token"
+description = "Acme's token"
+regex = '''(?i)\b(acme_[a-z0-9]{8})(?:[\s'"]|$)'''
+keywords = ["acme_"]
+entropy = 2.0
+
+[[rules.allowlists]]
+stopwords = ["example"]
+
+[[rules.allowlists]]
+condition = "AND"
+regexTarget = "match"
+regexes = ['''(?i)"$''']
+stopwords = ["test"]
+
+[[rules]]
+id = "acme-pair"
+regex = '''id=(\w+);key=(\w{6,})'''
+secretGroup = 2
+
+[[rules]]
+id = "acme-file"
+path = '''\.acme$'''
+"""
+
+
+def made(text: str = PACK) -> Pack:
+    return Pack("acme.toml", text)
+
+
+async def test_a_pack_masks_as_its_rules_say(tmp_path: Path) -> None:
+    """The secret's group is masked; entropy, keywords and allowlists hold; file rules are skipped with a warning."""
+    (tmp_path / "acme.toml").write_text(PACK)
+    chosen = policy(str(tmp_path), builtin=[], packs=["acme.toml"])
+    for text, expected in {
+        "x acme_a1b2c3d4 y": "x [ACME_TOKEN] y",
+        "x acme_a1b2c3d45 y": "x acme_a1b2c3d45 y",
+        "x acme_aaaaaaaa y": "x acme_aaaaaaaa y",
+        "x acme_example1 y": "x acme_example1 y",
+        "x acme_0000b1c2 y": "x acme_0000b1c2 y",
+        '"acme_testb1c2"': '"acme_testb1c2"',
+        "acme_testb1c2 ": "[ACME_TOKEN] ",
+        "id=ann;key=s3cret77 z": "id=ann;key=[ACME_PAIR] z",
+    }.items():
+        asked = call(chat(text))
+        await chosen.on_request(asked)
+        assert asked.request.body["messages"][0]["content"] == expected, text
+    warnings = "\n".join(chosen.warnings())
+    assert "acme-file" in warnings and "paths" in warnings
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (('id = "acme-pair"', 'id = "acme-token"'), "acme-token.*twice"),
+        (("secretGroup = 2", "secretGroup = 3"), "acme-pair.*group 3"),
+        (("secretGroup = 2", "verify = true"), "acme-pair.*verify"),
+        (("secretGroup = 2", "path = '''x'''"), "acme-pair.*path"),
+        (("secretGroup = 2", 'keywords = "x"'), "acme-pair.*keywords"),
+        ((r"id=(\w+)", r"(?=x)(\w+)"), "acme-pair.*look-around|acme-pair.*RE2"),
+        ((r"id=(\w+);key=(\w{6,})", r"(a*)(b*)"), "acme-pair.*empty"),
+        (('condition = "AND"', 'condition = "XOR"'), "acme-token.*XOR"),
+        (('regexTarget = "match"', 'regexTarget = "file"'), "acme-token.*file"),
+        (('title = "the house\'s rules"', "[extend]\nuseDefault = true"), "extend"),
+        (("[[rules]]", "[[rules"), "not TOML"),
+    ],
+)
+def test_what_cannot_be_honoured_is_an_error(change: tuple[str, str], says: str) -> None:
+    """A rule that would silently not hold does not load; the error names it."""
+    assert change[0] in PACK
+    with pytest.raises(PackError, match=f"(?s)acme.toml.*(?:{says})"):
+        made(PACK.replace(*change, 1))
+
+
+def test_a_missing_pack_is_an_error() -> None:
+    """A pack that is not there must not be no pack."""
+    with pytest.raises(PackError, match="nowhere.toml"):
+        policy(packs=["nowhere.toml"])
