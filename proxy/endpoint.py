@@ -81,7 +81,7 @@ async def generate(
         if not feature:
             call.feature = ""
         _prepare(call, headers)
-        call.task = asyncio.current_task()
+        call.task = wire.task
         wire.call = call
         side.calls.add(call)
         if wire.gone:
@@ -160,7 +160,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
                 await _stream(call, wire, source, filters, keeper)
             else:
                 await _whole(call, wire, source, filters)
-            if call.gone:
+            if call.alone:
                 end = "client_gone"
         except asyncio.CancelledError:
             if call.leave_reason is None and not call.gone:

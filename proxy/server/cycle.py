@@ -48,6 +48,10 @@ class Cycle(AsgiSide):
         self.body = body
         self.incoming = incoming
 
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        return self.connection.task
+
     # --- the request's body ---
 
     async def read_body(self, limit: int) -> bytes:

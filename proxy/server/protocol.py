@@ -38,7 +38,7 @@ class Protocol(Connection):
     (1.2 µs a request less than a task each).
     """
 
-    __slots__ = ("_body_rested", "_body_since", "_parser", "_partial", "_task", "_wake", "cycle")
+    __slots__ = ("_body_rested", "_body_since", "_parser", "_partial", "_wake", "cycle", "task")
 
     _parser: HeadParser
 
@@ -48,7 +48,7 @@ class Protocol(Connection):
         self._partial = b""
         self._body_since = NEVER
         self._body_rested = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
 
     # --- the transport's callbacks ---
@@ -180,8 +180,8 @@ class Protocol(Connection):
             self.cycle = None
             return
         self.hub.running.add(cycle)
-        if self._task is None:
-            self._task = self.hub.loop.create_task(self._serve())
+        if self.task is None:
+            self.task = self.hub.loop.create_task(self._serve())
         else:
             self._rouse()
 
@@ -201,7 +201,7 @@ class Protocol(Connection):
             self.refuse(ApiError("invalid_request", "The request's lines must end in CRLF and hold no NUL."))
         else:
             self._partial = data
-            if not known and self._task is not None:  # the first head's time runs since the connection was made
+            if not known and self.task is not None:  # the first head's time runs since the connection was made
                 self.deadline = self.hub.loop.time() + options.receive_timeout
 
     def _take_body(self, cycle: Cycle, data: bytes) -> None:
@@ -292,7 +292,7 @@ class Protocol(Connection):
             except Exception as error:
                 log.error("The application raised while it answered a request.", exc_info=error)
             self._ended(cycle, None)
-        self._task = None
+        self.task = None
 
     def _ended(self, cycle: Cycle, error: ApiError | None) -> None:
         """Settle a request whose application has returned: no reply is left open."""
@@ -320,8 +320,8 @@ class Protocol(Connection):
 
     def cancel(self) -> None:
         """Cancel the application's work on the request."""
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def close_if_idle(self) -> None:
         """Close unless a request is in work or arriving."""

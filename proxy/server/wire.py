@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,11 @@ class Wire(ABC):
     paused: bool = False
     started: bool = False
     """The reply's head has been written."""
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """Return the task that serves the request. (`asyncio.current_task` costs a system call before Python 3.12.)"""
+        return asyncio.current_task()
 
     @abstractmethod
     async def read_body(self, limit: int) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Final
 
 from proxy.upstream import faults
@@ -51,7 +51,7 @@ class RawUpstream(Upstream):
 
     async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
         head = self._head.write(request, credentials)
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         until = now + self._timeouts.total
         pool = self.pool
         conn = pool.take(now)
@@ -87,11 +87,11 @@ class RawUpstream(Upstream):
 
     async def _again(self, request: UpstreamRequest, head: bytes, until: float) -> RawReply:
         """Send once more, on a connection that nobody used before."""
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         if now >= until:
             raise faults.total_timeout(self._timeouts.total)
         conn = await self.pool.open(now, until)
-        reply = await self._begin_big(conn, request, head, asyncio.get_running_loop().time(), until)
+        reply = await self._begin_big(conn, request, head, monotonic(), until)
         while not reply.status:
             if reply.error is not None:
                 raise reply.error
