@@ -159,8 +159,12 @@ def _print(report: dict[str, Any], paint: Style) -> None:
 
 def _probed(result: dict[str, Any], paint: Style) -> str:
     if result["status"] == "ok":
-        models = result.get("models")
-        return paint(f"the key works ({models} models)" if models else "the key works", "green")
+        rows = result.get("keys", [result])
+        models = max(row.get("models") or 0 for row in rows)
+        works = "the key works" if len(rows) == 1 else f"all {len(rows)} keys work"
+        good = paint(f"{works} ({models} models)" if models else works, "green")
+        missing = sorted({name for row in rows for name in row.get("missing") or ()})
+        return f"{good}, {paint('not in its list: ' + ', '.join(missing), 'yellow')}" if missing else good
     failed = [row for row in result.get("keys", [result]) if row["status"] != "ok"]
     return paint("; ".join(f"{row['code']}: {row['message']}" for row in failed), "red")
 

@@ -45,6 +45,7 @@ class AzureOpenAI(OpenAI):
     kind: ClassVar[str] = "azure_openai"
     Settings: ClassVar[type[ProviderSettings]] = AzureSettings
     default_base_url: ClassVar[str] = ""
+    lists_models: ClassVar[bool] = False  # it lists base models; what is asked for are deployments
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         super().__init__(name, settings)

@@ -145,6 +145,8 @@ class Provider:
     endpoints: ClassVar[frozenset[str]] = frozenset(("chat",))
     default_base_url: ClassVar[str] = ""
     needs_key: ClassVar[bool] = True
+    lists_models: ClassVar[bool] = True
+    """The reply to :meth:`probe` lists what may be asked for: a name that is not in it will probably not be served."""
     finish_words: ClassVar[frozenset[str]] = frozenset()
     """The vendor's own finish words (`x_llm_native_finish_reason`); any other is counted and logged. Empty: none is."""
     now: Callable[[], float] = staticmethod(time.time)

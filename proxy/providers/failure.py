@@ -158,6 +158,9 @@ def failure(
             status=status if status in (400, 413, 422) else 400,
             **common,
         )
+    if status == 508 and word == "loop_detected":
+        # A sidecar further up found one of us in the request's way: nothing to retry, nobody's failure.
+        return UpstreamError("loop_detected", f"{vendor} leads back to this sidecar; check its base_url.", **common)
     if status == 408 or status == 504:
         return UpstreamError("upstream_timeout", f"{vendor} timed out: {text}", retryable=True, counts=True, **common)
     if status >= 500:

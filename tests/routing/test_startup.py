@@ -60,7 +60,7 @@ async def test_104_106_an_error_before_any_content_has_its_status(
     serve: Serve, vendor: str, error: bytes, status: int, code: str
 ) -> None:
     """104, 106: role, ping, message_start and annotations are no answer yet: 529 is a 503, not a broken 200."""
-    sidecar, provider = await serve(lambda seen: stream_of(seen, [*opening(seen, vendor), 0.02, error]), vendor)
+    sidecar, _ = await serve(lambda seen: stream_of(seen, [*opening(seen, vendor), 0.02, error]), vendor)
     reply = await sidecar.chat("hi", model=f"{vendor}/m", stream=True)
     assert (reply.status_code, reply.json()["error"]["code"]) == (status, code), reply.text
     assert reply.headers["content-type"] == "application/json"
