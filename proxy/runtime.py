@@ -13,6 +13,7 @@ import logging
 import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from policies.base import Kit, Policy
@@ -160,29 +161,32 @@ class Runtime:
             self.metrics.unpriced.inc()
         return cost
 
-    def month(self) -> str:
-        """Return the current month in UTC, as ``2026-11``; formatted once an hour."""
-        hour = int(self.clock.time() // 3600)
+    def month(self, wall: float) -> str:
+        """Return the month of ``wall`` (seconds since 1970) in UTC, as ``2026-11``; formatted once an hour."""
+        hour = int(wall // 3600)
         if hour != self._hour:
             self._hour = hour
-            self._month = self.clock.now().strftime("%Y-%m")
+            self._month = datetime.fromtimestamp(wall, UTC).strftime("%Y-%m")
         return self._month
 
     def usage_record(self, call: Call, outcome: Outcome) -> UsageRecord:
-        """Return the call's row for the usage ledger."""
+        """Return the call's row for the usage ledger: it counts in the month in which it began."""
         usage = outcome.usage
+        target = outcome.target
+        elapsed = self.clock.monotonic() - call.started
         return UsageRecord(
-            month=call.notes.get("month") or self.month(),
+            month=call.notes.get("month") or self.month(self.clock.time() - elapsed),
             team=call.caller.team,
             user=call.caller.user,
-            model=outcome.target.model if outcome.target is not None else call.model,
+            # A name that only the caller knows mints no rows.
+            model=target.model if target is not None else self.model_label(call.model),
             feature=call.feature,
             status=outcome.end,
             prompt=usage.prompt,
             completion=usage.completion,
             cached=usage.cached,
             cost=outcome.cost or 0,
-            duration=int((self.clock.monotonic() - call.started) * 1000),
+            duration=int(elapsed * 1000),
             cache=call.cache,
             code=outcome.code or "",
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy import __version__, tokens
 from proxy.app import Sidecar
+from proxy.cli.offline import policies
 from proxy.clock import Clock
 from proxy.config.load import load
 from proxy.config.problem import ConfigError
@@ -73,13 +74,16 @@ async def _serve(
     try:
         runtime = Runtime(config, shared)
     except Exception as error:
-        print(f"llm-sidecar: a policy or provider could not be built: {error}", file=sys.stderr)
+        for problem in (wrong := policies(config)[1]):
+            print(problem, file=sys.stderr)
+        if not wrong:
+            print(f"llm-sidecar: a policy or provider could not be built: {error}", file=sys.stderr)
         await store.aclose(1.0)
         return 1
     side = Sidecar(runtime, writer)
     side.reloader = Reloader(side, path, listen)
     watching = loop.create_task(side.reloader.watch())
-    _warm(config)
+    _warm(config, runtime)
 
     settings = config.server
     options = ServerOptions(
@@ -123,8 +127,10 @@ async def _serve(
     return code
 
 
-def _warm(config: Any) -> None:
-    """Load the vocabulary in a thread where a policy will count tokens: no call waits for it."""
+def _warm(config: Any, runtime: Runtime) -> None:
+    """Load in a thread what no call should wait for: the vocabulary where tokens are counted, the price list."""
+    if runtime.prices is not None:
+        threading.Thread(target=runtime.prices.warm, daemon=True, name="prices").start()
     if any(row.name in ("prompt_limit", "quota", "budget", "rate_limit") for row in config.policies):
         models = {t.to.partition("/")[2] for route in config.models.values() for t in route.targets} | {""}
         names = {tokens.encoding_name(model) for model in models}
