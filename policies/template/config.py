@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from policies.base import PolicyConfig
 from policies.template.render import Text
@@ -84,4 +84,11 @@ def known(text: Text, variables: dict[str, Any]) -> None:
 class TemplateConfig(PolicyConfig):
     """The templates by name."""
 
-    templates: dict[Name, TemplateSettings] = Field(min_length=1)
+    templates: dict[Name, TemplateSettings]
+
+    @field_validator("templates")
+    @classmethod
+    def _some(cls, value: dict[str, TemplateSettings]) -> dict[str, TemplateSettings]:
+        if not value:
+            raise ValueError("there is no template here; name one, with its `messages`")
+        return value

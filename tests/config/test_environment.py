@@ -117,9 +117,9 @@ TABLE: dict[str, tuple[dict[str, str], Callable[[Config], Any], Any]] = {
     ),
     "LLM_CACHE_TTL": ({**KEY, "LLM_CACHE_TTL": "3600"}, policy("cache", "ttl"), 3600.0),
     "LLM_CACHE_MAX_ITEMS": (
-        {**KEY, "LLM_CACHE_TTL": "3600", "LLM_CACHE_MAX_ITEMS": "10000"},
+        {**KEY, "LLM_CACHE_TTL": "3600", "LLM_CACHE_MAX_ITEMS": "5000"},
         policy("cache", "max_items"),
-        10_000,
+        5_000,
     ),
     "LLM_SIDECAR_SECRET": (
         {**KEY, "LLM_SIDECAR_SECRET": "0123456789abcdef"},
