@@ -16,16 +16,19 @@ from proxy.call import Call
 from proxy.chunk import Chunk
 from proxy.errors import ApiError, Truncated, UpstreamError
 from proxy.providers.base import StreamDecoder, Target
-from proxy.providers.failure import scrub
+from proxy.providers.failure import failure, scrub, snippet
 from proxy.request import ApiRequest
 from proxy.server.wire import Wire
 from proxy.shape import Fold
-from proxy.upstream.base import UpstreamReply, UpstreamRequest
+from proxy.telemetry.log import describe
+from proxy.upstream.base import Headers, UpstreamReply, UpstreamRequest
 from proxy.upstream.sse import SseParser
 
 if TYPE_CHECKING:
     from proxy.upstream.entry import ProviderEntry
 
+#: What reading an answer of another shape than expected raises in a translator, a user's own above all.
+MISREAD: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 MAX_REPLY: Final = 64 * 1024 * 1024
 MAX_ERROR: Final = 1024 * 1024
 #: The longest that an attempt waits for the next because the upstream asked for it.
@@ -103,6 +106,11 @@ class Source:
                     self._ended = True
                     if not chunks:
                         raise
+            except MISREAD as error:
+                self._error = _misread(self._call, self._entry, error)
+                self._ended = True
+                if not chunks:
+                    raise self._error from error
             if chunks:
                 self._call.meter.see(chunks)
                 return chunks
@@ -340,10 +348,13 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
         try:
             if reply.status != 200:
                 meter.sent = False
-                raise provider.failure(reply.status, headers, await _error_body(reply))
+                raise _refusal(call, entry, reply.status, headers, await _error_body(reply))
             if not headers.get("content-type", "")[:17].lower().startswith("text/event-stream"):
                 body = await reply.body(MAX_REPLY)
-                chunk = provider.decode(200, headers, body, sent)
+                try:
+                    chunk = provider.decode(200, headers, body, sent)
+                except MISREAD as error:
+                    raise _misread(call, entry, error) from error
                 meter.see_whole(chunk)
                 if provider.finish_words:
                     _watch_finish(call, entry, (chunk,))
@@ -357,6 +368,27 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             raise
     finally:
         call.upstream_s += monotonic() - began
+
+
+def _misread(call: Call, entry: ProviderEntry, error: Exception) -> UpstreamError:
+    """Return the error for an answer that the translator stumbled over; where it did so is for the log."""
+    fields = {"provider": entry.name, "request_id": call.id, **describe(error)}
+    call.runtime.log.error("translator_failed", extra={"fields": fields})
+    return UpstreamError(
+        "upstream_invalid_response",
+        f"{entry.name} answered with something that cannot be understood; send the request again.",
+        retryable=True,
+        counts=True,
+    )
+
+
+def _refusal(call: Call, entry: ProviderEntry, status: int, headers: Headers, body: bytes) -> UpstreamError:
+    """Return the translator's error for a refusal; by the status alone where it cannot read the body."""
+    try:
+        return entry.provider.failure(status, headers, body)
+    except MISREAD as error:
+        _misread(call, entry, error)
+        return failure(status, snippet(body), headers=headers, vendor=entry.name)
 
 
 async def _error_body(reply: UpstreamReply) -> bytes:
