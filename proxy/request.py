@@ -425,6 +425,7 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
     "tools": _NAMED,
     "functions": _NAMED,
     "function": _NAMED,
+    "function_call": _NAMED,
     "custom": _NAMED,
     "json_schema": _NAMED,
     "parameters": _SCHEMA,
@@ -446,9 +447,9 @@ def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset
         elif kind is dict or kind is list:
             if key in skip and (kind is list or not path):
                 continue
-            below = skip if skip is _FREE or type(key) is int else _BELOW.get(key, skip if path else _STRUCTURAL)
-            if key == "function_call" and path:
-                below = _NAMED
+            below = skip
+            if skip is not _FREE and isinstance(key, str):
+                below = _BELOW.get(key, skip if path else _STRUCTURAL)
             _leaves(owner, value, (*path, key), below, found)
     return found
 

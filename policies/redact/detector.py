@@ -8,7 +8,8 @@ from typing import Any, Final
 import re2
 from re2 import _re2
 
-from policies.redact.syntax import Node, PatternError, characters, parse
+from policies.redact.alphabet import characters
+from policies.redact.syntax import Node, PatternError, parse
 
 #: Bytes that a candidate's check may look at before the match, and that a stream therefore keeps.
 CONTEXT: Final = 96

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 from re2 import _re2
 
+from policies.redact.alphabet import LOUD
 from policies.redact.detector import CAP, Detector, Hit, Span, compile_union, options
-from policies.redact.syntax import LOUD
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _BOTH: Final = _re2.RE2.Anchor.ANCHOR_BOTH
@@ -55,7 +55,19 @@ class Candidate(NamedTuple):
 class Engine:
     """A set of detectors, compiled together. Immutable and shared by all calls."""
 
-    __slots__ = ("_aligned", "_any", "_dead", "_far", "_heads", "_open", "_openings", "_places", "_quiet", "_set", "detectors")
+    __slots__ = (
+        "_aligned",
+        "_any",
+        "_dead",
+        "_far",
+        "_heads",
+        "_open",
+        "_openings",
+        "_places",
+        "_quiet",
+        "_set",
+        "detectors",
+    )
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = tuple(detectors)

@@ -106,7 +106,7 @@ class JsonLane:
         self._pieces: list[Piece] = []
         self._inside = False
         self._pending = ""
-        self._plain: PlainLane | None | bool = None
+        self._plain: PlainLane | bool | None = None
 
     def feed(self, text: str, final: bool = False) -> str:
         if self._plain is not False:
@@ -173,9 +173,9 @@ class JsonLane:
         if raw[1] != "u":
             char = _ESCAPES.get(raw[1], raw[1])
         else:
-            code = int(raw[2:], 16)
+            code = int(raw.removeprefix("\\u"), 16)
             if high is not None and 0xDC00 <= code < 0xE000:
-                first = int(high.raw[2:], 16)
+                first = int(high.raw.removeprefix("\\u"), 16)
                 high.raw += raw
                 meant[-1] = chr(0x10000 + (first - 0xD800 << 10) + code - 0xDC00)
                 high.size = 4

@@ -77,4 +77,3 @@ def failed(error: DetectorFailed) -> ApiError:
         f"The redaction detector `{error.args[0]}` failed, so nothing was passed on; report this to the sidecar's operator.",
         retry_after=1.0,
     )
-

@@ -77,7 +77,9 @@ class Pack:
             self.warnings.append(f"{self.name}: the rule `{rule}` looks at paths only and was skipped")
             return
         if raw.get("path"):
-            raise self._bad(rule, "it is bound to a `path`, which a prompt does not have; take out the path or the rule")
+            raise self._bad(
+                rule, "it is bound to a `path`, which a prompt does not have; take out the path or the rule"
+            )
         wanted = raw.get("entropy", 0)
         group = raw.get("secretGroup", 0)
         keywords = raw.get("keywords", [])
@@ -89,12 +91,16 @@ class Pack:
             raise self._bad(rule, "`secretGroup` must be a whole number")
         if not _strings(keywords):
             raise self._bad(rule, "`keywords` must be a list of strings")
-        allows = [allow for _, allow in (self._allowlist(one, f"the rule `{rule}`", rule) for one in _listed(raw)) if allow]
+        allows = [
+            allow for _, allow in (self._allowlist(one, f"the rule `{rule}`", rule) for one in _listed(raw)) if allow
+        ]
         allows += [allow for targets, allow in everywhere if not targets or rule in targets]
         check = _Check(float(wanted), group, [k.lower().encode() for k in keywords], allows)
         word = "[" + re.sub("[^A-Z0-9]+", "_", rule.upper()).strip("_") + "]"
         try:
-            detector = Detector(rule, raw["regex"], group="packs", replacement=word, priority=50, secret=group, check=check)
+            detector = Detector(
+                rule, raw["regex"], group="packs", replacement=word, priority=50, secret=group, check=check
+            )
             if detector.node.most > CAP:
                 detector = Detector(rule, raw["regex"], group="packs", replacement=word, priority=50, secret=group,
                                     check=check, cap=UNBOUNDED)  # fmt: skip
@@ -109,7 +115,9 @@ class Pack:
         self._only(raw, _ALLOW, name)
         for key in ("paths", "commits"):
             if raw.get(key):
-                self.warnings.append(f"{self.name}: the {key} in the allowlist of {where} mean nothing in a prompt and were skipped")
+                self.warnings.append(
+                    f"{self.name}: the {key} in the allowlist of {where} mean nothing in a prompt and were skipped"
+                )
         condition = str(raw.get("condition", "OR")).upper()
         if condition not in ("OR", "||", "AND", "&&"):
             raise self._bad(name, f"`condition` must be AND or OR, not {condition}")

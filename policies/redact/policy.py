@@ -68,7 +68,9 @@ class Redact(Policy[RedactConfig]):
             with open(path, encoding="utf-8") as file:
                 return Pack(name, file.read())
         except (OSError, UnicodeDecodeError) as error:
-            raise PackError(f"the rule pack {name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise PackError(
+                f"the rule pack {name} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
 
     # --- the request
 
@@ -103,13 +105,13 @@ class Redact(Policy[RedactConfig]):
             text = slot.text
             size = len(text)
             busy += size
-            if size <= SLICE and slot.kind != "arguments":
+            whole = size <= SLICE and slot.kind != "arguments"
+            if whole and not decide(text.encode("utf-8", "surrogatepass"), 0, True)[1]:
                 # The common case: looked at in one go, and nothing found.
-                if not decide(text.encode("utf-8", "surrogatepass"), 0, True)[1]:
-                    if busy > SLICE:
-                        busy = 0
-                        await asyncio.sleep(0)
-                    continue
+                if busy > SLICE:
+                    busy = 0
+                    await asyncio.sleep(0)
+                continue
             lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace)
             parts = []
             for at in range(0, size, SLICE):
@@ -132,7 +134,9 @@ class Redact(Policy[RedactConfig]):
     def _masker(
         self, call: Call, direction: Direction, actions: Mapping[str, Action], placeholders: Placeholders | None
     ) -> Masker:
-        return Masker(actions, partial(self._noted, call, direction), direction, self.config.mode, self._key, placeholders)
+        return Masker(
+            actions, partial(self._noted, call, direction), direction, self.config.mode, self._key, placeholders
+        )
 
     def _noted(self, call: Call, direction: Direction, name: str) -> None:
         """Count a finding; called for each one, at once."""
@@ -145,7 +149,12 @@ class Redact(Policy[RedactConfig]):
             call.no_store("findings")
 
     def _log(self, call: Call, outcome: Any) -> None:
-        fields = {"request_id": call.id, "team": call.caller.team, "policy": self.name, "detectors": dict(call.detectors)}
+        fields = {
+            "request_id": call.id,
+            "team": call.caller.team,
+            "policy": self.name,
+            "detectors": dict(call.detectors),
+        }
         self.kit.log.warning("Sensitive data detected", extra={"fields": fields})
 
     # --- what check prints

@@ -148,7 +148,10 @@ class ReplyFilter:
             here[slot.key] = slot
         ended = []
         for key, text in self._texts.items():
-            later = any(k[0] == key[0] and _RANK[s.kind] > _RANK[text.kind] and (s.text or s.key[1] != "content") for k, s in here.items())
+            later = any(
+                k[0] == key[0] and _RANK[s.kind] > _RANK[text.kind] and (s.text or s.key[1] != "content")
+                for k, s in here.items()
+            )
             if key not in here and (key[0] in finished or later):
                 ended.append(key)
         before = self._release(ended)
@@ -215,5 +218,5 @@ def _unsign(chunk: Chunk, key: Key) -> None:
     """Take the signature off a changed thinking block: it no longer fits, and the vendor would refuse it."""
     for choice in chunk.choices:
         if choice.get("index", 0) == key[0]:
-            part = choice.get("delta") or choice.get("message")
+            part = choice.get("delta") or choice["message"]
             part["thinking_blocks"][key[2]].pop("signature", None)

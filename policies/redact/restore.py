@@ -29,14 +29,14 @@ class Placeholders:
     def give(self, word: str, original: str) -> str:
         """Return the placeholder for ``original``, the same for the same text."""
         key = (word, original)
-        placeholder = self._given.get(key)
-        if placeholder is None:
-            number = self._next.get(word, 1)
-            while (placeholder := f"[{word}_{number}]") in self._used:
-                number += 1
-            self._next[word] = number + 1
-            self._given[key] = placeholder
-            self.originals[placeholder] = original
+        if (known := self._given.get(key)) is not None:
+            return known
+        number = self._next.get(word, 1)
+        while (placeholder := f"[{word}_{number}]") in self._used:
+            number += 1
+        self._next[word] = number + 1
+        self._given[key] = placeholder
+        self.originals[placeholder] = original
         return placeholder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 from policies.redact.checks import classes, entropy, repetitive, spotter
@@ -14,14 +15,16 @@ _DUMMY: Final = spotter(
     r"(?:password|passwd|pass|pwd|secret|token|api[_-]?key|key|example|sample|dummy|todo|tbd|na|n/a|foo|bar|test)s?)$"
 )
 #: Words that code and prose put where a value would stand.
-_WORDS: Final = frozenset(
-    "none null nil true false undefined str string text int integer bool boolean bytes byte float number any object optional"
-    " required missing invalid valid wrong incorrect expired empty unset set yes no on off enabled disabled default auto void"
-    " char varchar self this env environ config settings params args kwargs request response data input output type value"
-    " hidden masked encrypted hashed plain plaintext unknown function async await return new var let const class public private"
-    " the a an is are was be must should can will may and or if not for to of in with your our my their its it that which how"
-    " what when where who only also please enter provide use using contains based first last next same other following".split()
-)
+_SPELLED: Final = """
+none null nil true false undefined str string text int integer bool boolean bytes byte float number any object
+optional required missing invalid valid wrong incorrect expired empty unset set yes no on off enabled disabled
+default auto void char varchar self this env environ config settings params args kwargs request response data input
+output type value hidden masked encrypted hashed plain plaintext unknown function async await return new var let
+const class public private the a an is are was be must should can will may and or if not for to of in with your our
+my their its it that which how what when where who only also please enter provide use using contains based first
+last next same other following
+"""
+_WORDS: Final = frozenset(_SPELLED.split())
 _CODE: Final = spotter(
     r"^(?:[A-Za-z_$@&*!][\w$]*(?:(?:\.|->|::|\?\.)[A-Za-z_$][\w$]*)+[;,)]*|[\w.$:>-]*[A-Za-z_]\w*[(\[].*|[A-Z][A-Z_]{3,}[;,)]*"
     r"|&?\*?[a-z]+_[a-z_]+[;,)]*|[a-z]+(?:[A-Z][a-z]+)+[;,)]*|[A-Z][a-z]+(?:[A-Z][a-z]+)+[;,)]*|@?[\w/-]+/[\w./-]*\.[a-z]{1,5}"
@@ -58,7 +61,11 @@ def _quoted(value: str, name: str) -> bool:
     if len(value) > 24 and repetitive(value[:_LOOK]):
         return False
     if _CODE(value.encode()) and not re.search(r"\d", value):
-        return value[0] not in "/@~." and "/" not in value and not re.match(r"[A-Z][A-Z_]{3,}$|[\w-]+\.[a-z]{2,4}\b", value)
+        return (
+            value[0] not in "/@~."
+            and "/" not in value
+            and not re.match(r"[A-Z][A-Z_]{3,}$|[\w-]+\.[a-z]{2,4}\b", value)
+        )
     if "://" in value or value.startswith("arn:"):
         return False
     return _not_its_name(value, name)
@@ -85,7 +92,7 @@ def _bare(hit: Hit) -> Verdict:
         return False
     if not re.match("[spr]k_", value) and _CODE(value.encode()) and not _confirmed(value):
         return False
-    lower, upper, digits, other = classes(value)
+    digits = classes(value)[2]
     if not digits and not tight and re.fullmatch("[A-Za-z_.-]+", value) and not re.match("[spr]k_", value):
         # A bare word after a colon: YAML's value if the line ends here, prose if it goes on.
         if hit.after not in (b"", b"\n", b"\r") or b"\n" in glue or len(value) < 5 or glue[:1] not in (b":", b"="):
@@ -123,7 +130,14 @@ def random_token(value: str) -> bool:
         return False
     lower, upper, digits, other = classes(value)
     if digits == 0:
-        return size >= 24 and lower > 4 and upper > 4 and other < 3 and entropy(value) > 4.0 and _switches(value) * 3 > size
+        return (
+            size >= 24
+            and lower > 4
+            and upper > 4
+            and other < 3
+            and entropy(value) > 4.0
+            and _switches(value) * 3 > size
+        )
     if lower + upper == 0:
         return False
     if re.fullmatch("[0-9a-fA-F]+", value):
@@ -133,7 +147,9 @@ def random_token(value: str) -> bool:
     if other:
         parts = re.split(r"[^A-Za-z0-9]+", value)
         longest = max(parts, key=len)
-        if len(longest) < 10 and sum(bool(re.search(r"\d", p) and re.search("[A-Za-z]", p)) for p in parts) * 2 <= len(parts):
+        if len(longest) < 10 and sum(bool(re.search(r"\d", p) and re.search("[A-Za-z]", p)) for p in parts) * 2 <= len(
+            parts
+        ):
             return False
         if len(longest) >= 10 and longest.isalpha() and _switches(longest) * 4 < len(longest):
             return False
@@ -145,4 +161,4 @@ def random_token(value: str) -> bool:
 def _switches(value: str) -> int:
     """Return how often the class of character changes: words do it rarely, chance often."""
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "o" for c in value]
-    return sum(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+    return sum(a != b for a, b in pairwise(kinds))

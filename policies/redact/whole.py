@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from policies.redact.detector import Detector
 from policies.redact.engine import Engine, Finding
 from policies.redact.groups import BY_NAME, GROUPS
-from policies.redact.detector import Detector
 
 ALL: tuple[str, ...] = ("secrets", "pii", "network", "project")
 

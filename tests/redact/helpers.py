@@ -28,7 +28,9 @@ def word(detector: Any, original: str) -> str:
     return detector.replacement
 
 
-def through(pieces: Iterable[str], *, json: bool = False, names: tuple[str, ...] = ALL, own: Engine | None = None) -> str:
+def through(
+    pieces: Iterable[str], *, json: bool = False, names: tuple[str, ...] = ALL, own: Engine | None = None
+) -> str:
     """Return what a lane makes of a text given in pieces."""
     lane = (JsonLane if json else PlainLane)(own or engine(names), word)
     return "".join([*(lane.feed(piece) for piece in pieces), lane.feed("", True)])

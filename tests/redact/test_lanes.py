@@ -72,7 +72,12 @@ def test_mixtures_cut_anywhere(data: st.DataObject) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(["password", "note", "é\n", 'k"']), st.sampled_from(SHORT + LONG + ['it"s\\ 1x', "\ud83d é"]))),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["password", "note", "é\n", 'k"']),
+            st.sampled_from(SHORT + LONG + ['it"s\\ 1x', "\ud83d é"]),
+        )
+    ),
     st.booleans(),
     st.integers(0, 2**32),
 )

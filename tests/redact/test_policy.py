@@ -39,23 +39,38 @@ FULL: dict[str, Any] = {
                 "description": CANARY,
                 "parameters": {
                     "type": "object",
-                    "properties": {"type": {"type": "string", "description": CANARY, "enum": [CANARY], "default": CANARY}},
+                    "properties": {
+                        "type": {"type": "string", "description": CANARY, "enum": [CANARY], "default": CANARY}
+                    },
                     "required": ["type"],
                 },
             },
         }
     ],
-    "response_format": {"type": "json_schema", "json_schema": {"name": "out", "description": CANARY, "schema": {"title": CANARY}}},
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "out", "description": CANARY, "schema": {"title": CANARY}},
+    },
     "messages": [
         {"role": "system", "content": CANARY, "name": CANARY},
-        {"role": "user", "content": [{"type": "text", "text": CANARY}, {"type": "image_url", "image_url": {"url": f"https://x.io/{CANARY}"}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": CANARY},
+                {"type": "image_url", "image_url": {"url": f"https://x.io/{CANARY}"}},
+            ],
+        },
         {
             "role": "assistant",
             "content": None,
             "refusal": CANARY,
             "reasoning_content": CANARY,
             "tool_calls": [
-                {"id": "c1", "type": "function", "function": {"name": "send_mail", "arguments": json.dumps({"to": CANARY, "l": [{"d": CANARY}]})}},
+                {
+                    "id": "c1",
+                    "type": "function",
+                    "function": {"name": "send_mail", "arguments": json.dumps({"to": CANARY, "l": [{"d": CANARY}]})},
+                },
                 {"id": "c2", "type": "custom", "custom": {"name": "raw", "input": CANARY}},
             ],
             "function_call": {"name": "legacy", "arguments": json.dumps([CANARY])},
@@ -74,7 +89,10 @@ async def test_a_canary_in_any_leaf_never_leaves() -> None:
     assert body["tools"][0]["function"]["name"] == "send_mail"
     assert body["tools"][0]["function"]["parameters"]["required"] == ["type"]
     assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "tool"]
-    assert json.loads(body["messages"][2]["tool_calls"][0]["function"]["arguments"]) == {"to": "[EMAIL]", "l": [{"d": "[EMAIL]"}]}
+    assert json.loads(body["messages"][2]["tool_calls"][0]["function"]["arguments"]) == {
+        "to": "[EMAIL]",
+        "l": [{"d": "[EMAIL]"}],
+    }
 
 
 async def test_embeddings_and_completions() -> None:
@@ -118,7 +136,9 @@ async def test_restore_numbers_by_first_appearance() -> None:
     asked = call(chat(text))
     made = policy(mode="restore")
     await made.on_request(asked)
-    assert asked.request.body["messages"][0]["content"] == "[EMAIL_2], [EMAIL_4], [EMAIL_2]; see [EMAIL_1] and [EMAIL_3]"
+    assert (
+        asked.request.body["messages"][0]["content"] == "[EMAIL_2], [EMAIL_4], [EMAIL_2]; see [EMAIL_1] and [EMAIL_3]"
+    )
     assert asked.notes["redact"] == {"[EMAIL_2]": "bob@x.io", "[EMAIL_4]": "ann@x.io"}
     longer = chat("bob@x.io")
     shorter = await send(chat("bob@x.io"), mode="restore")
@@ -129,7 +149,12 @@ async def test_restore_numbers_by_first_appearance() -> None:
 async def test_restore_knows_the_original_behind_json_escapes() -> None:
     """An original found in arguments is what the JSON means, so that it is the same value as in text."""
     body = chat("mail m\u00fcller@x.io")
-    body["messages"].append({"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a":"m\\u00fcller@x.io"}'}}]})
+    body["messages"].append(
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a":"m\\u00fcller@x.io"}'}}],
+        }
+    )
     asked = call(body)
     await policy(mode="restore").on_request(asked)
     assert asked.notes["redact"] == {"[EMAIL_1]": "müller@x.io"}
@@ -255,13 +280,21 @@ async def test_large_bodies_yield() -> None:
     done = True
     await watcher
     text = asked.request.body["messages"][0]["content"]
-    assert text.count("[EMAIL]") == text.count("[API_KEY]") == text.count("[PHONE]") == text.count("[IP_ADDRESS]") / 2 == 1_500
+    assert (
+        text.count("[EMAIL]")
+        == text.count("[API_KEY]")
+        == text.count("[PHONE]")
+        == text.count("[IP_ADDRESS]") / 2
+        == 1_500
+    )
     assert worst < 0.25, worst  # 50 ms on a quiet machine; this one is shared
 
 
 def test_what_check_prints() -> None:
     """`check` says each detector's delay, and warns of own patterns that make a stream wait."""
-    made = policy(patterns=[{"name": "long", "regex": "BEGIN.*END"}, {"name": "capped", "regex": "B.*E", "max_length": 200}])
+    made = policy(
+        patterns=[{"name": "long", "regex": "BEGIN.*END"}, {"name": "capped", "regex": "B.*E", "max_length": 200}]
+    )
     facts = made.describe()
     assert facts["stream_delay_characters"]["long"] == 1024
     assert facts["stream_delay_characters"]["capped"] == 200

@@ -63,7 +63,14 @@ def test_a_stream_that_ends_without_a_finish_reason() -> None:
 
 def test_reasoning_goes_out_before_content() -> None:
     """What was held of the reasoning is said before the answer begins."""
-    out = run([delta(reasoning_content="let me thin"), delta(reasoning_content="k"), delta(content="Yes "), delta(finish="stop")])
+    out = run(
+        [
+            delta(reasoning_content="let me thin"),
+            delta(reasoning_content="k"),
+            delta(content="Yes "),
+            delta(finish="stop"),
+        ]
+    )
     order = [(s.kind, s.text) for c in out for s in c.texts() if s.text]
     assert [kind for kind, _ in order] == sorted((kind for kind, _ in order), key=["reasoning", "content"].index)
     assert said(out, "reasoning") == "let me think" and said(out) == "Yes "
@@ -72,7 +79,14 @@ def test_reasoning_goes_out_before_content() -> None:
 def test_content_goes_out_before_a_tool_call() -> None:
     """What was held of the text is said before the tool call begins, even while its arguments are empty."""
     first = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}}
-    out = run([delta(content="Calling it"), delta(tool_calls=[first]), delta(tool_calls=arguments('{"a":1}')), delta(finish="tool_calls")])
+    out = run(
+        [
+            delta(content="Calling it"),
+            delta(tool_calls=[first]),
+            delta(tool_calls=arguments('{"a":1}')),
+            delta(finish="tool_calls"),
+        ]
+    )
     kinds = ["tool" if c.choices[0]["delta"].get("tool_calls") else "text" for c in out if c.choices[0]["delta"]]
     assert kinds == sorted(kinds) and {"text", "tool"} == set(kinds)
     assert said(out) == "Calling it"
@@ -90,7 +104,12 @@ def test_choices_do_not_mix() -> None:
 def test_interleaved_tool_calls_are_texts_of_their_own() -> None:
     """The arguments of two calls, interleaved, are masked each by itself and stay JSON."""
     texts = ['{"to":"ann@example.com"}', '{"to":"bob@example.org","x":"\\u00e9"}']
-    chunks = [delta(tool_calls=arguments(t[i : i + 3], n)) for i in range(0, 39, 3) for n, t in enumerate(texts) if t[i : i + 3]]
+    chunks = [
+        delta(tool_calls=arguments(t[i : i + 3], n))
+        for i in range(0, 39, 3)
+        for n, t in enumerate(texts)
+        if t[i : i + 3]
+    ]
     out = run([*chunks, delta(finish="tool_calls")])
     by_call: dict[int, str] = {0: "", 1: ""}
     for chunk in out:
@@ -159,12 +178,18 @@ def test_whole_replies_and_completions() -> None:
     message = {"role": "assistant", "content": [{"type": "text", "text": SECRET}], "refusal": None,
                "reasoning_content": SECRET, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a":"a@b.io"}'}},
                {"id": "2", "type": "custom", "custom": {"name": "g", "input": '{"a@b.io'}}]}  # fmt: skip
-    whole = Chunk({"choices": [{"index": 0, "message": message, "logprobs": {"content": []}, "finish_reason": "stop"}]}, b"", whole=True)
+    whole = Chunk(
+        {"choices": [{"index": 0, "message": message, "logprobs": {"content": []}, "finish_reason": "stop"}]},
+        b"",
+        whole=True,
+    )
     (out,) = run([whole])
     assert b"@" not in out.encode() and out.choices[0]["logprobs"] is None
     text = Chunk({"choices": [{"index": 0, "text": SECRET, "finish_reason": "stop"}]}, b"", whole=True)
     assert run([text])[0].choices[0]["text"] == "write to [EMAIL] now"
-    pieces = [Chunk({"id": "x", "choices": [{"index": 0, "text": p, "finish_reason": None}]}) for p in cut(SECRET, 0x1111)]
+    pieces = [
+        Chunk({"id": "x", "choices": [{"index": 0, "text": p, "finish_reason": None}]}) for p in cut(SECRET, 0x1111)
+    ]
     out = "".join(c.choices[0]["text"] for c in run(pieces))
     assert out == "write to [EMAIL] now"
 

@@ -7,9 +7,10 @@ import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.redact.alphabet import LOUD
 from policies.redact.detector import Detector
 from policies.redact.groups import BY_NAME
-from policies.redact.syntax import INFINITY, LOUD, PatternError, parse
+from policies.redact.syntax import INFINITY, PatternError, parse
 
 ATOMS = st.sampled_from(["a", "b", "[ab]", "[^a]", r"\d", r"\.", "é", r"\w", r"\x41", "[[:alpha:]]", r"\pL"])
 
@@ -95,7 +96,8 @@ def test_lengths(pattern: str, least: int, most: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["(", "a)", "[a", "a**b(", "(?=a)b", "(?<!a)b", r"\C", "a\\", "*a", "(?P<x", "a|", "a*", "(?i)", r"\b", "x{1001}"]
+    "pattern",
+    ["(", "a)", "[a", "a**b(", "(?=a)b", "(?<!a)b", r"\C", "a\\", "*a", "(?P<x", "a|", "a*", "(?i)", r"\b", "x{1001}"],
 )
 def test_what_cannot_be_used_is_refused(pattern: str) -> None:
     """A pattern with look-around, a mistake, or a match of nothing does not load, in one sentence."""

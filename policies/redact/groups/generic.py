@@ -62,7 +62,9 @@ def _not_public(hit: Hit) -> Verdict:
     name = hit.group(1)
     if re.search("(?i)aws[\\w.-]*key", name) or (name.endswith("_authToken") and UUID.match(hit.group(6))):
         return False
-    return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(hit)
+    return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(
+        hit
+    )
 
 
 def _bearer(hit: Hit) -> Verdict:
@@ -83,7 +85,7 @@ def _basic(hit: Hit) -> Verdict:
 
 def _url_credentials(hit: Hit) -> Verdict:
     password = hit.group(2)
-    if password[0] in "$<{[%" and password[-1] in ">}]%" or password.startswith("$") and password[1:].isupper():
+    if (password[0] in "$<{[%" and password[-1] in ">}]%") or (password.startswith("$") and password[1:].isupper()):
         return False
     return hit.spans[1][0], hit.spans[2][1]
 
@@ -108,7 +110,9 @@ _AROUND: Final = spotter(
     r"|\bsid\b|access"
 )
 #: Words with a key in them that has no lock.
-_INNOCENT: Final = re.compile(rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid")
+_INNOCENT: Final = re.compile(
+    rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid"
+)
 _NOT_AROUND: Final = spotter(
     r"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"
     r"|aws[\w.-]{0,24}key[\"'\]]{0,2}[ \t]{0,3}[:=][ \t]{0,3}[\"'`]?$|blob|tree |parent|image:|trace|span|request.?id"
@@ -122,7 +126,7 @@ def _context(hit: Hit) -> Verdict:
     before = hit.before[-56:]
     if not _AROUND(before) or not random_token(hit.value) or _NOT_AROUND(before[-32:]):
         return False
-    if before[-1:] in b"/@#.-+" and before[-2:] != b"//" or hit.after in (b"(", b"@"):
+    if (before[-1:] in b"/@#.-+" and before[-2:] != b"//") or hit.after in (b"(", b"@"):
         return False
     return _AROUND(_INNOCENT.sub(b"", before))
 
@@ -132,9 +136,8 @@ def _aws_secret(hit: Hit) -> Verdict:
     value = hit.value
     if len(value) != 40:
         return False
-    if hit.before[-1:] in b"/+=.-_" and hit.before or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
-        if not hit.before.endswith((b"=", b"==")) or hit.after in (b"/", b"+", b"=", b".", b"-", b"_"):
-            return False
+    if hit.after in (b"/", b"+", b"=", b".", b"-", b"_") or (hit.before[-1:] or b" ") in b"/+.-_":
+        return False
     lower, upper, digits, _ = classes(value)
     if value.count("/") > 4 or any(len(w) > 14 and w.isalpha() and w[1:].islower() for w in value.split("/")):
         return False

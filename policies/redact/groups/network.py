@@ -11,7 +11,9 @@ from policies.redact.detector import Detector, Hit, Verdict
 
 def _v4(hit: Hit) -> Verdict:
     address, _, bits = hit.value.partition("/")
-    if address.count(".") != 3 or any(int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in address.split(".")):
+    if address.count(".") != 3 or any(
+        int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in address.split(".")
+    ):
         return False
     before, after = hit.before, hit.after
     if re.search(rb"[0-9]\.$|[A-Za-z_-]$", before) or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
@@ -61,7 +63,7 @@ def _mac(hit: Hit) -> Verdict:
 
 
 def _host(hit: Hit) -> Verdict:
-    name, sign, value = hit.value.partition("=" if "=" in hit.value else ":")
+    _, sign, value = hit.value.partition("=" if "=" in hit.value else ":")
     return hit.after != b"(" and (not sign or bool(re.search(r"[\d.]", value)))
 
 

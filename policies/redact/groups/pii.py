@@ -8,7 +8,32 @@ from typing import Final
 from policies.redact.checks import IBAN_LENGTHS, base58check, bech32, card, iban, ripple, spotter
 from policies.redact.detector import Detector, Hit, Verdict
 
-_FILES: Final = frozenset("png jpg jpeg gif svg webp ico css js ts jsx tsx map py rb go rs java json yml yaml md".split())
+_FILES: Final = frozenset(
+    [
+        "png",
+        "jpg",
+        "jpeg",
+        "gif",
+        "svg",
+        "webp",
+        "ico",
+        "css",
+        "js",
+        "ts",
+        "jsx",
+        "tsx",
+        "map",
+        "py",
+        "rb",
+        "go",
+        "rs",
+        "java",
+        "json",
+        "yml",
+        "yaml",
+        "md",
+    ]
+)
 
 
 def _email(hit: Hit) -> Verdict:
@@ -72,7 +97,9 @@ def _phone(hit: Hit) -> Verdict:
     if not 7 <= len(digits) <= 15 or len(set(digits)) < 3:
         return False
     after = hit.after
-    if after in (b"-", b"_", b"/", b":", b"%") or (after in (b".", b",") and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
+    if after in (b"-", b"_", b"/", b":", b"%") or (
+        after in (b".", b",") and hit.text[hit.end + 1 : hit.end + 2].isdigit()
+    ):
         return False
     before = hit.before[-16:]
     return not _GLUED(before) or _TIED(before)
@@ -106,7 +133,7 @@ def _ssn(hit: Hit) -> Verdict:
     text = hit.value
     digits = re.sub("[^0-9]", "", text)
     area, middle, serial = int(digits[:3]), int(digits[3:5]), digits[5:]
-    if hit.after in (b"-",) or re.search(rb"[0-9A-Za-z][-.]$|[-.$#/]$", hit.before):
+    if hit.after == b"-" or re.search(rb"[0-9A-Za-z][-.]$|[-.$#/]$", hit.before):
         return False
     if hit.after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit():
         return False

@@ -18,7 +18,9 @@ def _user(hit: Hit) -> Verdict:
     for n in (1, 2):
         if hit.spans[n][0] >= 0:
             value = hit.group(n)
-            if value.lower() in ("none", "null", "str", "int", "string", "true", "false") or not re.search(r"\d", value):
+            if value.lower() in ("none", "null", "str", "int", "string", "true", "false") or not re.search(
+                r"\d", value
+            ):
                 return False
             quoted = n == 1
             return hit.spans[1] if quoted else (hit.start, hit.spans[2][0] + len(value.rstrip(",;)]}.").encode()))

@@ -7,6 +7,7 @@ Sources: the services' own documentation of their key formats, and GitHub's list
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from policies.redact.checks import classes, json_segment
@@ -103,7 +104,7 @@ TABLE: Final = (
     ("figma_token", rf"\bfig[dour]h?_{_W}{{40,60}}"),
     ("expo_token", rf"\bexpo_{_AN}{{32,50}}\b"),
     ("prefect_key", rf"\bpn[ub]_{_AN}{{36}}\b"),
-    ("snyk_token", rf"\bsnyk_(?:uat|sat)\.[0-9a-f]{{8}}\.[\w.-]{{60,300}}"),
+    ("snyk_token", r"\bsnyk_(?:uat|sat)\.[0-9a-f]{8}\.[\w.-]{60,300}"),
     ("stackhawk_key", rf"\bhawk\.{_W}{{20}}\.{_W}{{20}}"),
     ("tailscale_key", rf"\btskey-[a-z]{{3,10}}-{_AN}{{10,24}}(?:-{_AN}{{16,48}})?\b"),
     ("ngrok_token", rf"\b(?:2[A-Za-z0-9]{{26}}|ak_2[A-Za-z0-9]{{26}})_{_AN}{{20,22}}\b"),
@@ -122,7 +123,7 @@ TABLE: Final = (
     ("brevo_key", rf"\bx(?:keysib|smtpsib)-[0-9a-f]{{64}}-{_AN}{{16}}\b"),
     ("resend_key", r"\bre_[A-Za-z0-9]{8}_[A-Za-z0-9]{20,28}\b"),
     ("intercom_token", r"\bdG9rO[A-Za-z0-9+/]{40,80}={0,2}"),
-    ("frame_io_token", rf"\bfio-u-[A-Za-z0-9_=-]{{64}}"),
+    ("frame_io_token", r"\bfio-u-[A-Za-z0-9_=-]{64}"),
     # money, shops
     ("stripe_key", rf"\b[sr]k_(?:live|test|prod)_{_AN}{{10,255}}\b|\bwhsec_[A-Za-z0-9+/]{{24,64}}={{0,2}}"),
     ("square_key", rf"\bsq0(?:atp|csp|idp|ids)-[A-Za-z0-9_\\-]{{22,43}}|\bEAAA{_W}{{56,60}}"),
@@ -131,17 +132,17 @@ TABLE: Final = (
     ("flutterwave_key", r"(?i)\bFLW(?:SECK|PUBK)(?:_TEST)?-[a-h0-9]{12,32}(?:-X)?\b"),
     ("razorpay_key", rf"\brzp_(?:live|test)_{_AN}{{14}}\b"),
     ("plaid_token", rf"\baccess-(?:sandbox|development|production)-{_UUID}\b"),
-    ("adyen_key", rf"\bAQE[A-Za-z0-9+/=]{{20,200}}-[A-Za-z0-9+/=]{{20,60}}-[A-Za-z0-9+/=<>{{}}\[\]!.,;:*()&%$#@_~|-]{{10,20}}"),
+    ("adyen_key", r"\bAQE[A-Za-z0-9+/=]{20,200}-[A-Za-z0-9+/=]{20,60}-[A-Za-z0-9+/=<>{}\[\]!.,;:*()&%$#@_~|-]{10,20}"),
     ("coinbase_key", rf"\borganizations/{_UUID}/apiKeys/{_UUID}\b"),
     ("easypost_key", rf"\bEZ[AT]K{_AN}{{54}}\b"),
-    ("duffel_token", rf"\bduffel_(?:test|live)_[A-Za-z0-9_=-]{{43}}"),
+    ("duffel_token", r"\bduffel_(?:test|live)_[A-Za-z0-9_=-]{43}"),
     ("shippo_token", r"\bshippo_(?:live|test)_[0-9a-fA-F]{40}\b"),
     ("lob_key", r"\b(?:live|test)_(?:pub_)?[0-9a-f]{35}\b|\b(?:live|test)_pub_[0-9a-f]{31}\b"),
-    ("checkout_key", rf"\bsk_(?:sbox_)?[a-z2-7]{{26}}[a-z2-7*#$=]\b"),
+    ("checkout_key", r"\bsk_(?:sbox_)?[a-z2-7]{26}[a-z2-7*#$=]\b"),
     # data, monitoring
-    ("sentry_token", rf"\bsntry[us]_[A-Za-z0-9+/=_-]{{40,300}}"),
+    ("sentry_token", r"\bsntry[us]_[A-Za-z0-9+/=_-]{40,300}"),
     ("sentry_dsn", r"\bhttps?://[0-9a-f]{32}(?::[0-9a-f]{32})?@[\w.-]{4,80}/\d{1,20}\b"),
-    ("grafana_token", rf"\bgl(?:c|sa)_[A-Za-z0-9+/_]{{30,400}}={{0,2}}|\beyJrIjoi[A-Za-z0-9+/]{{60,400}}={{0,3}}"),
+    ("grafana_token", r"\bgl(?:c|sa)_[A-Za-z0-9+/_]{30,400}={0,2}|\beyJrIjoi[A-Za-z0-9+/]{60,400}={0,3}"),
     ("newrelic_key", r"\bNR(?:AK|RA|BR|AA|JS|SP|II)-[A-Za-z0-9]{17,42}\b|\b[0-9a-f]{36}NRAL\b|\bNRJS-[0-9a-f]{19}\b"),
     ("dynatrace_token", r"\bdt0[a-z]\d{2}\.[A-Z0-9]{24}\.[A-Z0-9]{64}\b"),
     ("honeycomb_key", r"\bhc[abx](?:ik|lk|mk)_[a-z0-9]{50,64}\b"),
@@ -161,7 +162,7 @@ TABLE: Final = (
     ("twitter_token", r"\bAAAAAAAAAAAAAAAAAAAAA[A-Za-z0-9%]{60,110}"),
     ("dropbox_token", rf"\bsl\.{_W}{{120,152}}|\b{_AN}{{11}}AAAAAAAAAA[A-Za-z0-9_=-]{{43}}"),
     ("yandex_key", rf"\bAQVN{_W}{{35,38}}|\bt1\.[A-Z0-9a-z_-]{{4,200}}={{0,2}}\.[A-Za-z0-9_-]{{86}}={{0,2}}|\bYC{_W}{{38}}"),
-    ("defined_key", rf"\bdnkey-[a-z0-9=_-]{{26}}-[a-z0-9=_-]{{52}}"),
+    ("defined_key", r"\bdnkey-[a-z0-9=_-]{26}-[a-z0-9=_-]{52}"),
     ("jwt", rf"\beyJ{_W}{{8,}}\.eyJ{_W}{{4,}}(?:\.{_W}*)?"),
 )  # fmt: skip
 
@@ -185,7 +186,7 @@ def _no_word_after(hit: Hit) -> Verdict:
     return not (hit.after.isalnum() or hit.after == b"_")
 
 
-_GITLAB_LENGTHS: Final = {"glimt": (25,), "glptt": (40,), "gloas": (64,), "glpat": range(20, 51), "gldt": range(20, 51),
+_GITLAB_LENGTHS: Final[dict[str, Sequence[int]]] = {"glimt": (25,), "glptt": (40,), "gloas": (64,), "glpat": range(20, 51), "gldt": range(20, 51),
                           "glft": range(20, 51), "glsoat": range(20, 51), "glrt": range(20, 51), "glcbt": range(20, 24),
                           "glagent": range(50, 1025)}  # fmt: skip
 
@@ -194,9 +195,8 @@ def _gitlab(hit: Hit) -> Verdict:
     value = hit.value
     prefix, _, rest = value.replace("=", "-").partition("-")
     if value.startswith("GR1348941"):
-        rest, lengths = value[9:], range(20, 51)
-    else:
-        lengths = _GITLAB_LENGTHS.get(prefix, range(20, 131))
+        rest, prefix = value[9:], "glrt"
+    lengths = _GITLAB_LENGTHS.get(prefix, range(20, 131))
     routable = "." in rest
     return (routable or len(rest) in lengths) and len(set(rest)) > 3 and _no_word_after(hit) is True
 
@@ -220,7 +220,9 @@ def _either_group(hit: Hit) -> Verdict:
 
 def _vault(hit: Hit) -> Verdict:
     value = hit.value
-    return value[0] == "h" or bool(re.search(r"\d", value[2:]) and re.search("[A-Z]", value) and re.search("[a-z]", value[2:]))
+    return value[0] == "h" or bool(
+        re.search(r"\d", value[2:]) and re.search("[A-Z]", value) and re.search("[a-z]", value[2:])
+    )
 
 
 _CHECKS: Final[dict[str, Check]] = {

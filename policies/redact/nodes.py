@@ -1,0 +1,313 @@
+"""The tree of a pattern, and what can be derived from it."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import Final
+
+from policies.redact.alphabet import BETWEEN, LONG_WORD, QUIET, SPACE, Head, characters
+
+INFINITY: Final = 1 << 40
+
+
+class Node:
+    """A piece of a pattern.
+
+    ``least`` and ``most`` are the lengths it can match, in characters; ``size`` the most in bytes of UTF-8.
+    """
+
+    __slots__ = ("least", "most", "size")
+
+    def __init__(self, least: int, most: int, size: int) -> None:
+        self.least = least
+        self.most = most
+        self.size = size
+
+    def text(self) -> str:
+        """Return the pattern without captures."""
+        raise NotImplementedError
+
+    def relaxed(self) -> str:
+        """Return a cheaper pattern that is found wherever this one is."""
+        return self.text()
+
+    def hint(self) -> str:
+        """Return a pattern that is found, somewhere, in every text in which this one is found."""
+        return self.relaxed()
+
+    def loose(self) -> str:
+        """Return the pattern with the long counters of :meth:`begun` left out."""
+        return self.text()
+
+    def begun(self) -> str:
+        """Return a pattern of every beginning of a match, from nothing at all to the whole.
+
+        It may match a little more than that, never less.
+        """
+        raise NotImplementedError
+
+    def loud(self) -> bool:
+        """Tell whether every match holds a character beyond letters, spaces, commas and apostrophes, or a long word."""
+        return False
+
+    def opening(self) -> str:
+        """Return a pattern of the characters that every match begins with, empty if there are too few to tell."""
+        return ""
+
+    def heads(self) -> list[Head]:
+        """Return what a match can begin with: each possible first character, and whether a word begins there."""
+        return []
+
+
+class Atom(Node):
+    """One character, class or escape: exactly one character wide."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: str) -> None:
+        super().__init__(1, 1, 4 if 128 in characters(raw) else 1)
+        self.raw = raw
+
+    @property
+    def solid(self) -> bool:
+        """Tell whether this matches no white space."""
+        return characters(self.raw).isdisjoint(SPACE)
+
+    @property
+    def wordlike(self) -> bool:
+        """Tell whether a run of this is one word, or holds something loud."""
+        return characters(self.raw).isdisjoint(BETWEEN)
+
+    def text(self) -> str:
+        return self.raw
+
+    def begun(self) -> str:
+        return self.raw + "?"
+
+    def heads(self) -> list[Head]:
+        return [Head(self.raw, "", False)]
+
+    def loud(self) -> bool:
+        return characters(self.raw).isdisjoint(QUIET)
+
+
+class Assertion(Node):
+    """A condition of no width: anchors and word boundaries."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: str) -> None:
+        super().__init__(0, 0, 0)
+        self.raw = raw
+
+    def text(self) -> str:
+        return self.raw
+
+    def begun(self) -> str:
+        return ""
+
+
+class Sequence(Node):
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[Node]) -> None:
+        super().__init__(
+            sum(p.least for p in parts),
+            min(INFINITY, sum(p.most for p in parts)),
+            min(INFINITY, sum(p.size for p in parts)),
+        )
+        self.parts = parts
+
+    def text(self) -> str:
+        return "".join(p.text() for p in self.parts)
+
+    def relaxed(self) -> str:
+        return "".join(p.relaxed() for p in self.parts)
+
+    def begun(self) -> str:
+        result = ""
+        for part in reversed(self.parts):
+            # begun(xy) = begun(x) | x begun(y); for one character or an assertion x both fold into (?:x…)?
+            if isinstance(part, Atom | Assertion):
+                result = f"(?:{part.text()}{result})?" if result or isinstance(part, Atom) else ""
+            elif not result:
+                result = part.begun()
+            else:
+                result = f"(?:{part.loose()}{result}|{part.begun()})"
+        return result
+
+    def loose(self) -> str:
+        return "".join(p.loose() for p in self.parts)
+
+    def opening(self) -> str:
+        first = self.parts[0] if self.parts else self
+        if isinstance(first, Choice | Flags):
+            return first.opening()
+        head = list(takewhile(lambda part: isinstance(part, Atom | Assertion), self.parts))
+        return "".join(p.text() for p in head) if sum(p.least for p in head) > 2 else ""
+
+    def loud(self) -> bool:
+        run = 0
+        for part in self.parts:
+            if part.loud():
+                return True
+            node = part.node if isinstance(part, Repeat) else part
+            word = isinstance(part, Assertion) or (isinstance(node, Atom) and node.wordlike)
+            run = run + part.least if word else 0
+            if run >= LONG_WORD:
+                return True
+        return False
+
+    def heads(self) -> list[Head]:
+        found: list[Head] = []
+        word = False
+        for part in self.parts:
+            if isinstance(part, Assertion):
+                word |= part.raw == "\\b"
+                continue
+            found += (head._replace(word=head.word or word) for head in part.heads())
+            if part.least:
+                break
+        return found
+
+    def hint(self) -> str:
+        # A pattern that begins with a run but holds a word of its own is found by that word.
+        if self.parts and isinstance(next((p for p in self.parts if not isinstance(p, Assertion)), None), Repeat):
+            best = run = ""
+            for part in [*self.parts, self.parts[0]]:
+                if isinstance(part, Atom) and part.raw[0] != "[" and part.raw not in (".", *_CLASSES):
+                    run += part.raw
+                else:
+                    best = max(best, run, key=len)
+                    run = ""
+            if len(best) > 3:
+                return best
+        return self.relaxed()
+
+
+class Choice(Node):
+    __slots__ = ("options",)
+
+    def __init__(self, options: list[Node]) -> None:
+        super().__init__(min(o.least for o in options), max(o.most for o in options), max(o.size for o in options))
+        self.options = options
+
+    def text(self) -> str:
+        return "(?:" + "|".join(o.text() for o in self.options) + ")"
+
+    def relaxed(self) -> str:
+        return "(?:" + "|".join(o.relaxed() for o in self.options) + ")"
+
+    def hint(self) -> str:
+        return "(?:" + "|".join(o.hint() for o in self.options) + ")"
+
+    def loose(self) -> str:
+        return "(?:" + "|".join(o.loose() for o in self.options) + ")"
+
+    def opening(self) -> str:
+        found = [option.opening() for option in self.options]
+        return "(?:" + "|".join(found) + ")" if all(found) else ""
+
+    def loud(self) -> bool:
+        return all(option.loud() for option in self.options)
+
+    def heads(self) -> list[Head]:
+        return [head for option in self.options for head in option.heads()]
+
+    def begun(self) -> str:
+        return "(?:" + "|".join(o.begun() for o in self.options) + ")"
+
+
+_CLASSES: Final = frozenset("\\" + c for c in "dDwWsSpPC")
+
+#: A prefilter counts no further than this: words are shorter, and long counters make many automaton states.
+_LEAST: Final = 24
+#: Counters beyond this are left out of the beginnings of matches, for runs that white space ends anyway.
+_COUNT: Final = 8
+
+
+class Repeat(Node):
+    __slots__ = ("high", "lazy", "low", "node")
+
+    def __init__(self, node: Node, low: int, high: int, lazy: bool) -> None:
+        super().__init__(node.least * low, min(INFINITY, node.most * high), min(INFINITY, node.size * high))
+        self.node = node
+        self.low = low
+        self.high = high
+        self.lazy = lazy
+
+    def text(self) -> str:
+        return _repeat(self.node.text(), self.low, self.high) + ("?" if self.lazy else "")
+
+    def relaxed(self) -> str:
+        high = INFINITY if self.high > 3 else self.high
+        return _repeat(self.node.relaxed(), min(self.low, _LEAST), high)
+
+    def loud(self) -> bool:
+        if self.low and self.node.loud():
+            return True
+        return isinstance(self.node, Atom) and self.node.wordlike and self.low >= LONG_WORD
+
+    def heads(self) -> list[Head]:
+        return self.node.heads()
+
+    def loose(self) -> str:
+        if isinstance(self.node, Atom) and self.high > _COUNT and self.node.solid:
+            return _repeat(self.node.text(), self.low if self.low <= _COUNT else 0, INFINITY)
+        return _repeat(self.node.loose(), self.low, self.high)
+
+    def begun(self) -> str:
+        if isinstance(self.node, Atom):
+            # Long counters make the automaton large; a run without white space ends by itself soon enough.
+            loose = self.high > _COUNT and self.node.solid
+            return _repeat(self.node.text(), 0, INFINITY if loose else self.high)
+        if self.high == 1:
+            return self.node.begun()
+        return _repeat(self.node.loose(), 0, self.high if self.high == INFINITY else self.high - 1) + self.node.begun()
+
+
+class Flags(Node):
+    """A group with flags of its own, ``(?i:…)``."""
+
+    __slots__ = ("flags", "node")
+
+    def __init__(self, flags: str, node: Node) -> None:
+        super().__init__(node.least, node.most, node.size)
+        self.flags = flags
+        self.node = node
+
+    def text(self) -> str:
+        return f"(?{self.flags}:{self.node.text()})"
+
+    def relaxed(self) -> str:
+        return f"(?{self.flags}:{self.node.relaxed()})"
+
+    def hint(self) -> str:
+        return f"(?{self.flags}:{self.node.hint()})"
+
+    def loose(self) -> str:
+        return f"(?{self.flags}:{self.node.loose()})"
+
+    def opening(self) -> str:
+        found = self.node.opening()
+        return f"(?{self.flags}:{found})" if found else ""
+
+    def loud(self) -> bool:
+        return self.node.loud()
+
+    def heads(self) -> list[Head]:
+        return [head._replace(flags=self.flags + head.flags) for head in self.node.heads()]
+
+    def begun(self) -> str:
+        return f"(?{self.flags}:{self.node.begun()})"
+
+
+def _repeat(text: str, low: int, high: int) -> str:
+    if low == high == 1:
+        return text
+    grouped = f"(?:{text})"
+    if high == INFINITY:
+        return grouped + ("*" if low == 0 else "+" if low == 1 else f"{{{low},}}")
+    if high == 0:
+        return ""
+    return grouped + ("?" if (low, high) == (0, 1) else f"{{{low}}}" if low == high else f"{{{low},{high}}}")
