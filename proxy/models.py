@@ -22,7 +22,11 @@ def _visible(runtime: Runtime, caller: Caller) -> dict[str, Target]:
         listed = [entry.settings.model] if entry.settings.model else []
         listed += [glob for glob in entry.settings.models if not set(glob) & set("*?[")]
         for model in listed:
-            names.setdefault(model, runtime.router.target(entry.name, model))
+            if model in names:
+                continue
+            target = runtime.router.target(entry.name, model)
+            # Under its bare name only where that leads there, and not to the default provider.
+            names[model if runtime.router.leads(model, target) else f"{entry.name}/{model}"] = target
     for policy in runtime.policies:
         allowed = getattr(policy, "allows", None)
         if allowed is not None and policy.enforce:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from proxy.cli.offline import policies
 from proxy.config.load import load
 from proxy.config.problem import ConfigError
 from proxy.runtime import Runtime
@@ -48,7 +49,13 @@ class Reloader:
             self._seen = self._mark()
             try:
                 config = await asyncio.to_thread(load, self._path, listen=self._listen)
-                new = Runtime(config, old.shared, previous=old)
+                try:
+                    new = Runtime(config, old.shared, previous=old)
+                except Exception:
+                    # Built one by one, the policies say which of them cannot be, and in which line it stands.
+                    if wrong := (await asyncio.to_thread(policies, config))[1]:
+                        raise ConfigError(wrong) from None
+                    raise
             except ConfigError as error:
                 problems = [str(problem) for problem in error.problems]
                 metrics.reload_success.set(0)

@@ -122,6 +122,13 @@ class Router:
             raise _unknown(model)
         return self.target(default.name, model)
 
+    def leads(self, model: str, target: Target) -> bool:
+        """Return whether the name ``model``, no alias, leads to ``target``."""
+        try:
+            return self._resolve(model) == target
+        except ApiError:
+            return False
+
     def _draw(self, found: Sequence[tuple[Target, float]]) -> list[Target]:
         """Return all targets in a weighted random order: the rest are the fallbacks of the first."""
         left = [pair for pair in found if pair[1] > 0]

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Explain one request; return 0 if it would be made."""
     from proxy.cli.check import print_problems
     from proxy.config.load import load
-    from proxy.config.problem import ConfigError
+    from proxy.config.problem import ConfigError, did_you_mean
     from proxy.errors import ApiError
     from proxy.request import parse_object
 
@@ -63,12 +63,31 @@ def run(args: argparse.Namespace) -> int:
         print_problems(error.problems)
         return 1
     team, _, user = args.caller.partition("/")
+    if (message := _nobody(config, team)) is not None:
+        print(f"llm-sidecar explain: {message}", file=sys.stderr)
+        return 2
+    if args.feature and args.feature not in config.features:
+        near = did_you_mean(args.feature, config.features)
+        hint = f"; did you mean `{near}`?" if near else ""
+        print(f"`{args.feature}` is not listed under `features:` and counts as `other`{hint}", file=sys.stderr)
     found = asyncio.run(_explain(config, body, team or "default", user or "local", args.feature))
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     else:
         _print(found, config, team or "default", user or "local", Style(sys.stdout))
     return 1 if found["refused"] else 0
+
+
+def _nobody(config: Config, team: str) -> str | None:
+    """Return a sentence if no caller can be of ``team``, None if one can."""
+    from proxy.config.problem import did_you_mean
+
+    known = {"default", *config.teams}
+    closed = len(known) > 1 and (config.auth is None or config.auth.unknown_team == "refuse")
+    if not team or team in known or not closed:
+        return None
+    near = did_you_mean(team, known)
+    return f"there is no team `{team}` under `teams:`" + (f"; did you mean `{near}`?" if near else "")
 
 
 async def _explain(config: Config, body: dict[str, Any], team: str, user: str, feature: str) -> dict[str, Any]:

@@ -48,6 +48,8 @@ def policies(config: Config) -> tuple[list[Policy[Any]], list[Problem]]:
             policy = entry.cls(entry.config, shared)
         except Exception as error:
             text = str(error) or type(error).__name__
+            if isinstance(error, OSError) and error.filename:
+                text = f"the file {error.filename} cannot be read ({error.strerror})"
             problems.append(
                 Problem(
                     config.source,

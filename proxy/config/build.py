@@ -149,6 +149,9 @@ class Builder:
             if len(name) > 128 or not name.isprintable():
                 self.document.add((*path, name[:40]), "a name has at most 128 printable characters")
                 continue
+            if name != name.strip():
+                self.document.add((*path, name), "a name must not begin or end with a blank", name.strip() or None)
+                continue
             # `team-a:` with nothing below it is listed, with no values of its own.
             value = self.validator.validate(annotation, {} if item is None else item, (*path, name))
             if value is not None:
@@ -163,6 +166,7 @@ class Builder:
         value = self.environ.get("LLM_SIDECAR_SECRET", "").strip()
         if server.secret is not None or not value:
             return server
+        self.document.names[("server", "secret")] = "LLM_SIDECAR_SECRET"
         found = self.validator.validate(ServerSettings, {"secret": value}, ("server",))
         return server if found is None else server.model_copy(update={"secret": found.secret})
 
@@ -208,7 +212,8 @@ class Builder:
             settings = ProviderSettings()
         self._collect(*settings.api_key)
         self._printable(settings, path)
-        wanting = cls.needs_key and not (absent or tried or settings.api_key or settings.base_url)
+        # The environment alone has said which variable is missing.
+        wanting = cls.needs_key and self.document.expands and not (absent or tried or settings.api_key or settings.base_url)
         # A mistake in the entry may be the mistyped key itself.
         if wanting and len(self.document.problems) == before:
             self.document.add(path, "this provider needs an `api_key`, such as "
@@ -222,6 +227,12 @@ class Builder:
         if any(path == broken[:2] and broken[2:3] == ("api_key",) for broken in self.expander.broken):
             return {key: item for key, item in raw.items() if key != "api_key"}, False, ""
         value = raw["api_key"]
+        if not isinstance(value, str | list | Unset | None):
+            message = "an API key is a text, or a list of them"
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                message += "; quote it"
+            self.document.add((*path, "api_key"), message)
+            return {key: item for key, item in raw.items() if key != "api_key"}, False, ""
         keys = value if type(value) is list else [value]
         kept = [key for key in keys if not isinstance(key, Unset) and key not in (None, "")]
         if len(kept) == len(keys):

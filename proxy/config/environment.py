@@ -140,6 +140,9 @@ class _Reader:
         path: Path = ("providers", name)
         settings: dict[str, Any] = {}
         variables = _PROVIDER.get(name, {})
+        if name == "azure_openai":
+            # What is missing in the entry as a whole can only be this.
+            self.names[path] = "AZURE_OPENAI_ENDPOINT"
         for key, names in variables.items():
             self._put(settings, key, next((n for n in names if n in self.values), names[0]), path)
         if default:

@@ -143,6 +143,8 @@ class Expander:
         return value
 
     def _file(self, name: str, optional: bool) -> str | Unset:
+        if not name.strip():
+            raise _Broken("`${file:` needs the path of a file, such as `${file:/run/secrets/key}`")
         full = os.path.join(self.folder, os.path.expanduser(name))
         self.files.add(full)
         try:

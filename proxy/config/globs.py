@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
-_REGEX: Final = re.compile(r"[\^$\\()|+]")
+_REGEX: Final = re.compile(r"[\^$\\()|+{},;]")
 _WILD: Final = re.compile(r"[*?\[\]]+")
 
 
@@ -17,6 +17,12 @@ def complaint(glob: str) -> str | None:
         return "a glob must not be empty or begin or end with a blank"
     if match := _REGEX.search(glob):
         return f"`{match[0]}` is not part of a glob; `*` stands for any characters, `?` for one"
+    if glob.rfind("[") > glob.rfind("]"):
+        return "the `[` is not closed; it begins a set of characters such as `[45]`"
+    if glob.startswith("!"):
+        return "a glob cannot exclude; list the models that may be used"
+    if glob.startswith("/") or glob.endswith("/"):
+        return "a glob with `/` means provider/model, and one of the two is missing; write `provider/*` for all of its models"
     return None
 
 

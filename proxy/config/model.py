@@ -5,8 +5,10 @@ Attribute names are the keys of the file. Everything is frozen; a reload builds 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -32,6 +34,7 @@ __all__ = [
     "UserSettings",
 ]  # fmt: skip
 
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 LOOPBACK = ("localhost", "::1")
 
 
@@ -50,6 +53,16 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def _host(host: str) -> bool:
+    """Return whether a listener can be bound to ``host``: a name, or an address that exists."""
+    if ":" in host or not host.strip("0123456789."):
+        try:
+            ip_address(host)
+        except ValueError:
+            return False
+    return _HOST.fullmatch(host) is not None
+
+
 def parse_address(value: Any) -> Address:
     """Return the address in ``127.0.0.1:8080``, ``localhost:8080`` or ``[::1]:8080``."""
     if isinstance(value, Address):
@@ -58,7 +71,7 @@ def parse_address(value: Any) -> Address:
         host, colon, port = value.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         plain = host and ":" not in host and not host.startswith("[")
-        if colon and (bracketed or plain) and port.isascii() and port.isdigit() and int(port) < 65536:
+        if colon and (bracketed or plain) and _host(host.strip("[]")) and port.isascii() and port.isdigit() and int(port) < 65536:
             return Address(host.strip("[]"), int(port))
     raise ValueError("an address is a host and a port, such as 127.0.0.1:8080 or [::1]:8080")
 

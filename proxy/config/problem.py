@@ -27,7 +27,7 @@ def key_path(path: Path) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the name among ``known`` that ``word`` most likely stands for, None if none is near."""
-    by_lower = {name.lower(): name for name in known}
+    by_lower = {name.lower(): name for name in known if name != word}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[near[0]] if near else None
 

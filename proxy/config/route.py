@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from proxy.config.problem import did_you_mean
 from proxy.providers.base import Strict
 
 
@@ -15,6 +16,21 @@ class RouteTarget(NamedTuple):
     to: str
     """``provider/model``."""
     weight: float = 1.0
+
+
+def _target(item: Any) -> RouteTarget:
+    if isinstance(item, str):
+        return RouteTarget(item)
+    if not isinstance(item, dict) or not isinstance(item.get("to"), str):
+        raise ValueError("a target is provider/model, or {to: provider/model, weight: 1}")
+    for key in item:
+        if key not in ("to", "weight"):
+            near = did_you_mean(str(key), ("to", "weight"))
+            raise ValueError(f"unknown key `{key}`" + (f"; did you mean `{near}`?" if near else ""))
+    weight = item.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1e9:
+        raise ValueError("a weight must be a number above 0")
+    return RouteTarget(item["to"], float(weight))
 
 
 _TARGET_SCHEMA: Final[dict[str, Any]] = {
@@ -46,7 +62,7 @@ class ModelRoute(Strict):
 
     strategy: Literal["ordered", "weighted"] = "ordered"
     targets: Annotated[
-        tuple[RouteTarget, ...], WithJsonSchema({"type": "array", "minItems": 1, "items": _TARGET_SCHEMA})
+        tuple[Annotated[RouteTarget, BeforeValidator(_target)], ...], WithJsonSchema({"type": "array", "minItems": 1, "items": _TARGET_SCHEMA})
     ] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -63,7 +79,7 @@ class ModelRoute(Strict):
     def _targets(cls, value: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError("targets must be a list of provider/model")
-        return tuple(_target(item) for item in value)
+        return value
 
 
 def _any_of(schema: dict[str, Any], *others: dict[str, Any]) -> None:
@@ -71,14 +87,3 @@ def _any_of(schema: dict[str, Any], *others: dict[str, Any]) -> None:
     own = dict(schema)
     schema.clear()
     schema["anyOf"] = [own, *others]
-
-
-def _target(item: Any) -> RouteTarget:
-    if isinstance(item, str):
-        return RouteTarget(item)
-    if isinstance(item, dict) and isinstance(item.get("to"), str) and set(item) <= {"to", "weight"}:
-        weight = item.get("weight", 1.0)
-        if isinstance(weight, int | float) and not isinstance(weight, bool) and weight > 0:
-            return RouteTarget(item["to"], float(weight))
-        raise ValueError("a weight must be a number above 0")
-    raise ValueError("a target is provider/model, or {to: provider/model, weight: 1}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -93,9 +94,13 @@ class Validator:
 
     def _scalar(self, annotation: Any, raw: Any, path: Path) -> Any:
         """Refuse what pydantic would take for a boolean or a number but YAML 1.2 does not."""
-        if annotation is None or path in self.whole:
+        if annotation is None:
             return raw
         options = {option for option in shape.arms(annotation) if option is not type(None)}
+        if type(raw) is str and options <= {int, float} and not _finite(raw):
+            self._note(path, f"this must be a number{self._got(raw, ())}")
+        if path in self.whole:
+            return raw
         if options == {bool} and type(raw) is str:
             self._note(path, wording.not_boolean(raw))
             return False
@@ -196,7 +201,7 @@ class Validator:
                 "greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
                 "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le"),
             }[kind]  # fmt: skip
-            return f"this must be {sign} {wording.number(context.get(bound))}{got}", None
+            return f"this must be {sign} {wording.number(context.get(bound))}{wording.unit(value)}{got}", None
         if kind == "string_pattern_mismatch":
             return f"{wording.pattern(str(context.get('pattern')))}{got}", None
         if kind == "string_too_short" and context.get("min_length") == 1:
@@ -218,6 +223,14 @@ class Validator:
         if isinstance(value, dict | list):
             return f", not {'keys with values' if isinstance(value, dict) else 'a list'}"
         return f", not {str(value).lower()}"
+
+
+def _finite(text: str) -> bool:
+    """Return whether a text is no number, or one that ends: pydantic takes "inf" for a number too."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return True
 
 
 def _place(item: Any, raw: Any) -> Path:

@@ -49,3 +49,10 @@ def number(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def unit(value: Any) -> str:
+    """Return the unit of the bound that ``value`` breaks: a number with a unit of its own is a time or a size."""
+    if not isinstance(value, str) or not value[-1:].isalpha():
+        return ""
+    return " bytes" if value.endswith("B") else " seconds"

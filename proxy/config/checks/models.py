@@ -65,7 +65,8 @@ def _provider_of(scope: Scope, name: str, path: Path) -> str:
         if name in scope.names("models"):
             scope.bad(path, f"`{name}` is an alias itself; a target is `provider/model`")
             return ""
-        if name in providers:
+        if name.rstrip("/") in providers:
+            name = name.rstrip("/")
             scope.bad(path, f"`{name}` is a provider; write `{name}/` and the name of one of its models")
             return ""
         default = scope.config.default_provider

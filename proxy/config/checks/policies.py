@@ -50,6 +50,12 @@ def _names(scope: Scope) -> None:
         path, entry = found
         for i, team in enumerate(getattr(entry.config, "teams", ())):
             known_team(scope, team, (*path, "teams", i))
+        for i, user in enumerate(getattr(entry.config, "users", ())):
+            team, slash, name = user.partition("/")
+            if slash and not (team and name):
+                scope.bad((*path, "users", i), "a user is a name, or `team/user`")
+            elif slash:
+                known_team(scope, team, (*path, "users", i))
     if (found := scope.policy("rollout")) is not None:
         path, entry = found
         for name, feature in dict(getattr(entry.config, "features", {})).items():
@@ -59,7 +65,8 @@ def _names(scope: Scope) -> None:
     if (found := scope.policy("allowlist")) is not None:
         path, entry = found
         globs = getattr(entry.config, "models", ())
-        if not globs and not any(team.allowed_models for team in scope.config.teams.values()):
+        wrong = any(place[: len(path)] == path for place in scope.expander.broken)
+        if not globs and not wrong and not any(team.allowed_models for team in scope.config.teams.values()):
             scope.bad(path, "this list lets no model pass; give `models`, such as `models: [gpt-4o*]`")
         for i, glob in enumerate(globs):
             check_glob(scope, glob, (*path, "models", i))

@@ -23,6 +23,7 @@ def check(scope: Scope) -> None:
     for name, entry in scope.config.providers.items():
         path: Path = ("providers", name)
         _addresses(scope, entry, path)
+        _timeout(scope, entry, path)
         _key_age(scope, entry, path)
         _placeholder(scope, entry, path)
         for i, glob in enumerate(entry.settings.models):
@@ -106,7 +107,23 @@ def _v1(entry: ProviderEntry) -> str:
     return "/v1" if entry.kind == "openai" else ""
 
 
+def _timeout(scope: Scope, entry: ProviderEntry, path: Path) -> None:
+    timeout = entry.settings.timeout
+    if isinstance(timeout, int | float):
+        if timeout <= 0:
+            scope.bad((*path, "timeout"), "no call can end in no time; give seconds, such as 30")
+        return
+    for key in type(timeout).model_fields:
+        value = getattr(timeout, key)
+        if value is not None and value <= 0:
+            scope.bad((*path, "timeout", key), "no call can end in no time; give seconds, such as 30")
+
+
 def _key_age(scope: Scope, entry: ProviderEntry, path: Path) -> None:
+    interval = entry.settings.key_rotation_interval
+    if interval < 86_400:
+        scope.bad((*path, "key_rotation_interval"), "this is less than a day; days are written such as `90d`")
+        return
     created = entry.settings.key_created
     if created is None:
         return
@@ -117,7 +134,7 @@ def _key_age(scope: Scope, entry: ProviderEntry, path: Path) -> None:
         return
     if age < timedelta(days=-1):
         scope.bad((*path, "key_created"), "this day is yet to come")
-    elif age > timedelta(seconds=entry.settings.key_rotation_interval):
+    elif age > timedelta(seconds=interval):
         scope.warn((*path, "key_created"), f"the key is {age.days} days old; rotate it")
 
 

@@ -23,7 +23,8 @@ def check(scope: Scope) -> None:
 
 def _listeners(scope: Scope) -> None:
     server = scope.config.server
-    if scope.config.auth is None and "auth" not in scope.document.tree:
+    # An `auth:` with nothing below it protects nothing: it is as good as none.
+    if scope.config.auth is None and scope.document.tree.get("auth") is None:
         if not server.listen.loopback:
             scope.bad(
                 ("server", "listen"),

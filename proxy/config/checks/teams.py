@@ -52,11 +52,13 @@ def check_glob(scope: Scope, glob: str, path: Path) -> None:
             f"there is no provider `{head}`, so that this matches nothing (a glob with `/` means provider/model)",
             near and near + glob[len(head) :],
         )
-    elif (near := near_miss(glob, _names(scope))) is not None:
-        scope.warn(path, "this glob matches no name in this file", near)
+        return
     for alias in scope.names("models"):
         if alias != glob and alias.lower() == glob.lower():
             scope.warn(path, f"names are case-sensitive: the alias is `{alias}`")
+            return
+    if (near := near_miss(glob, _names(scope))) is not None:
+        scope.warn(path, "this glob matches no name in this file", near)
 
 
 def _names(scope: Scope) -> set[str]:
@@ -74,7 +76,7 @@ def _names(scope: Scope) -> set[str]:
 def known_team(scope: Scope, team: str, path: Path) -> None:
     """Complain about a team's name that no caller can have."""
     auth = scope.config.auth
-    if auth is None and "auth" in scope.document.tree:
+    if auth is None and scope.document.tree.get("auth") is not None:
         return  # wrong itself; who calls is not known
     listed = set(scope.names("teams")) - {"default"}
     known = listed | {"default"}
