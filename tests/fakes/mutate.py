@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -52,7 +53,7 @@ def spoiled_body(rng: Random) -> tuple[str, bytes]:
         holder, key = rng.choice(places)
         match rng.randrange(7):
             case 0 | 1:
-                holder[key] = rng.choice(_ODD)
+                holder[key] = deepcopy(rng.choice(_ODD))
             case 2:
                 del holder[key]
             case 3:

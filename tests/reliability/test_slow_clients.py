@@ -75,8 +75,8 @@ async def test_stalled_readers_are_cut_at_the_write_deadline(steady: Sidecar, bo
             request(body=chat(f"openai/m;{books.tag};chunks=6400;size=8192;no{i}", stream=True), key=CLIENT_KEY)
         )
         clients.append(client)
-    rows = books.check(5, upstream=5, outcome="client_gone", unread=10**7, timeout=45)
-    assert all(25 <= row.line["duration_ms"] / 1000 <= 40 for row in rows)
+    rows = books.check(5, upstream=5, outcome="client_gone", unread=10**7, timeout=75)
+    assert all(25 <= row.line["duration_ms"] / 1000 <= 70 for row in rows)
     for client in clients:
         client.close()
 
@@ -279,7 +279,7 @@ async def test_large_bodies_together(sidecar: Sidecar, upstream: Upstream, tag: 
         replies = await asyncio.gather(*works)
     assert set(replies) <= {(200, None), (503, "overloaded")}, replies
     assert sum(status == 200 for status, _ in replies) >= 10
-    assert memory.peak <= 900 * MIB
+    assert memory.peak <= 5 * 256 * MIB
     books.check(sum(status == 200 for status, _ in replies))
 
 

@@ -179,6 +179,17 @@ async def test_floods_in_full(
     await flood(strain, steady, books, upstream, True, spec, (small, large), as_stream, codes)
 
 
+@pytest.mark.slow
+async def test_a_long_answer_is_not_kept(steady: Sidecar, books: Ledger) -> None:
+    """R6: 50 MiB of text at full speed pass through without being held: what is counted is not kept."""
+    await call(steady, f"openai/m;{books.tag};warm", stream=True)
+    async with Memory(steady, 0.01) as memory:
+        reply = await call(steady, f"openai/m;{books.tag};chunks=6400;size=8192", stream=True, timeout=120)
+    assert len(stream(reply.body).numbers) == 6400
+    books.check(2, upstream=2, outcome="completed")
+    assert memory.peak <= 16 * MIB, f"{memory.peak / MIB:.0f} MiB more"
+
+
 def test_other_people_s_framing(steady: Sidecar, books: Ledger) -> None:
     """Length and chunked together, two lengths, a length too short or too long, and gzip: never taken for an answer."""
     for framing in ("both", "double", "short"):
