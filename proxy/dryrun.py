@@ -32,9 +32,7 @@ async def dry_runtime(config: Any) -> Runtime:
     log.addHandler(logging.NullHandler())
     log.propagate = False
     metrics, clock, secret = Metrics(), Clock(), secrets.token_bytes(32)
-    store: Store = open_store(
-        "memory", prefix="llm:", deadline=1.0, clock=clock, log=log, metrics=metrics
-    )
+    store: Store = open_store("memory", prefix="llm:", deadline=1.0, clock=clock, log=log, metrics=metrics)
     await store.start()
     return Runtime(config, Shared(store, metrics, log, clock, secret, Background(log)))
 

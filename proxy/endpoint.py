@@ -146,7 +146,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
             runtime = call.runtime
             if call.request.stream:
                 keeper = Keeper(call, wire, runtime.config.server.keep_alive)
-            reply, above = await ask(call, runtime.steps)
+            reply, above = await ask(call, runtime.steps) if runtime.steps else (None, 0)
             call.policy_s = monotonic() - call.started
             if call.gone and call.on_leave is None:
                 raise asyncio.CancelledError
@@ -447,17 +447,13 @@ def finish(side: Sidecar, call: Call, end: End, error: ApiError | None, status: 
 def _count(call: Call, outcome: Outcome) -> None:
     runtime = call.runtime
     metrics = runtime.metrics
-    target = outcome.target
-    provider = target.name if target is not None else ""
-    model = runtime.model_label(target.model if target is not None else call.model)
-    feature = call.feature or "other"
-    team = runtime.team_label(call.caller.team)
-    metrics.requests.inc((provider, model, team, feature, STATUS[outcome.end]))
+    labels = runtime.labels(outcome.target, call)
+    metrics.requests.inc(labels.by_status[STATUS[outcome.end]])
     usage = outcome.usage
     if usage.prompt:
-        metrics.tokens.inc((provider, model, team, feature, "prompt"), usage.prompt)
+        metrics.tokens.inc(labels.prompt, usage.prompt)
     if usage.completion:
-        metrics.tokens.inc((provider, model, team, feature, "completion"), usage.completion)
+        metrics.tokens.inc(labels.completion, usage.completion)
     if usage.cached:
         metrics.token_details.inc(("cached",), usage.cached)
     if usage.cache_write:
@@ -467,10 +463,10 @@ def _count(call: Call, outcome: Outcome) -> None:
     if usage.estimated:
         metrics.token_details.inc(("estimated",), usage.total)
     if outcome.cost:
-        metrics.cost.inc((team, feature, model), outcome.cost / 1_000_000)
+        metrics.cost.inc(labels.money, outcome.cost / 1_000_000)
     now = monotonic()
     duration = now - call.started
-    metrics.duration.observe(duration, (provider, model, feature))
+    metrics.duration.observe(duration, labels.duration)
     if call.meter.first is not None:
         metrics.first_token.observe(call.meter.first - call.started)
     if outcome.end == "completed" and not call.request.stream:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.base import Kit, Policy
 from proxy.auth import Authenticator
-from proxy.call import Call, Outcome
+from proxy.call import STATUS, Call, Outcome
 from proxy.clock import Clock
 from proxy.pipeline import Step, build_steps
-from proxy.providers.base import Provider, ProviderSettings
+from proxy.providers.base import Provider, ProviderSettings, Target
 from proxy.route import Router
 from proxy.store.base import Store, UsageRecord
 from proxy.telemetry.log import describe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from proxy.prices import Prices
 
 _MAX_BACKGROUND: Final = 1_000
+_MAX_LABELS: Final = 4_096
 
 
 def derive(secret: bytes, purpose: str) -> bytes:
@@ -88,17 +89,32 @@ class Shared:
         return derive(self.secret, purpose)
 
 
+class CallLabels:
+    """The label values of one call's metrics, each as the tuple that its metric wants."""
+
+    __slots__ = ("by_status", "completion", "duration", "money", "prompt")
+
+    def __init__(self, provider: str, model: str, team: str, feature: str) -> None:
+        call = (provider, model, team, feature)
+        self.by_status = {status: (*call, status) for status in STATUS.values()}
+        self.prompt = (*call, "prompt")
+        self.completion = (*call, "completion")
+        self.duration = (provider, model, feature)
+        self.money = (team, feature, model)
+
+
 class Runtime:
     """One configuration, ready to serve."""
 
     __slots__ = (
-        "_hour", "_month", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
+        "_hour", "_labels", "_month", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
         "providers", "router", "secret", "shared", "steps", "store", "teams",
     )  # fmt: skip
 
     def __init__(self, config: Any, shared: Shared, previous: Runtime | None = None) -> None:
         self.config = config
         self._hour = -1
+        self._labels: dict[tuple[Target | None, str, str], CallLabels] = {}
         self._month = ""
         self.shared = shared
         self.store = shared.store
@@ -142,6 +158,21 @@ class Runtime:
             self.prices = Prices(config.prices)
 
     # --- labels ---------------------------------------------------------------------------------------
+    def labels(self, target: Target | None, call: Call) -> CallLabels:
+        """Return the label tuples of a call's metrics, built once for each combination that llm.yml knows."""
+        key = (target, call.caller.team, call.feature)
+        found = self._labels.get(key) if target is not None else None
+        if found is None:
+            found = CallLabels(
+                target.name if target is not None else "",
+                self.model_label(target.model if target is not None else call.model),
+                self.team_label(call.caller.team),
+                call.feature or "other",
+            )
+            if target is not None and len(self._labels) < _MAX_LABELS:
+                self._labels[key] = found
+        return found
+
     def team_label(self, team: str) -> str:
         """Return ``team`` if llm.yml lists it, else ``other``."""
         return team if team in self.teams else "other"

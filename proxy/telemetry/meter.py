@@ -65,7 +65,11 @@ class Meter:
         if type(usage) is not dict:
             return
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
-        if type(prompt) is not int or type(completion) is not int or not (0 <= prompt <= SANE and 0 <= completion <= SANE):
+        if (
+            type(prompt) is not int
+            or type(completion) is not int
+            or not (0 <= prompt <= SANE and 0 <= completion <= SANE)
+        ):
             return
         self.usage = found = Usage(prompt, completion)
         details = usage.get("prompt_tokens_details")
