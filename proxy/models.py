@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 def _visible(runtime: Runtime, caller: Caller) -> dict[str, Target]:
     """Return every model name that llm.yml mentions and this caller may ask for, with its first target."""
     names: dict[str, Target] = {}
-    for alias, targets in runtime.router.aliases().items():
+    aliases = runtime.router.aliases()
+    for alias, targets in aliases.items():
         if targets:
             names[alias] = targets[0]
     for entry in runtime.providers.values():
         listed = [entry.settings.model] if entry.settings.model else []
         listed += [glob for glob in entry.settings.models if not set(glob) & set("*?[")]
         for model in listed:
-            if model in names:
+            if model in aliases:
                 continue
             target = runtime.router.target(entry.name, model)
             # Under its bare name only where that leads there, and not to the default provider.
@@ -30,7 +31,6 @@ def _visible(runtime: Runtime, caller: Caller) -> dict[str, Target]:
     for policy in runtime.policies:
         allowed = getattr(policy, "allows", None)
         if allowed is not None and policy.enforce:
-            aliases = runtime.router.aliases()
             names = {
                 name: target
                 for name, target in names.items()

@@ -76,3 +76,16 @@ def test_a_broken_configuration(run: Run) -> None:
     result = run("explain", "-", config="polices: []", stdin=json.dumps(REQUEST))
     assert result.code == 1
     assert "did you mean `policies`?" in result.err
+
+
+def test_a_mistyped_team_or_feature_is_told(run: Run) -> None:
+    """A team that no caller can have is wrong usage; a feature that is not listed counts as `other`, and it says so."""
+    config = f"features: [summary]\n{CONFIG}"
+    result = run("explain", "-", "--as", "intern/ann", config=config, stdin=json.dumps(REQUEST))
+    assert (result.code, result.out) == (2, "")
+    assert "there is no team `intern` under `teams:`; did you mean `interns`?" in result.err
+    result = run("explain", "-", "--feature", "sumary", config=config, stdin=json.dumps(REQUEST))
+    assert result.code == 0
+    assert "counts as `other`; did you mean `summary`?" in result.err
+    result = run("explain", "-", "--feature", "summary", "--as", "interns", config=config, stdin=json.dumps(REQUEST))
+    assert (result.code, result.err) == (0, "")

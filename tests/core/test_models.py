@@ -5,7 +5,10 @@ from collections import Counter
 
 import pytest
 
+from proxy.auth import ALL
+from proxy.call import Caller
 from proxy.errors import ApiError
+from proxy.models import list_models
 from tests.core.inline import inline
 from tests.policies.build import runtime_of
 
@@ -77,3 +80,25 @@ async def test_an_endpoint_that_the_provider_lacks_is_said():
         reply = await side.client.post("/v1/embeddings", json={"model": "m", "input": "x"})
         assert reply.status_code == 400
         assert "embeddings" in reply.json()["error"]["message"]
+
+
+async def test_the_list_shows_names_that_lead_to_their_own_provider():
+    """A model that its bare name does not lead to stands in the list as provider/model, and works so."""
+    runtime = await runtime_of(
+        """
+providers:
+  one: {kind: echo, model: base}
+  two: {kind: echo, model: other}
+  three: {kind: echo, model: base}
+  four: {kind: echo, model: globbed, models: ["glob*"]}
+  five: {kind: echo, model: alias}
+default_provider: one
+models: {alias: one/base}
+"""
+    )
+    listed = list_models(runtime, Caller("k", "default", "u", ALL))["data"]
+    assert [row["id"] for row in listed] == ["alias", "base", "globbed", "three/base", "two/other"]
+    for row in listed:
+        (target,) = runtime.router.plan(row["id"], "chat", 0.0)
+        assert target.name == row["owned_by"]
+    await runtime.store.aclose()

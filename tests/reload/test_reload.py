@@ -146,3 +146,15 @@ def test_admin_shows_the_running_order_and_masks_secrets(running):
     assert shown.status == 200
     assert b"CANARY" not in shown.body
     assert running.ask("GET", "/admin/config", key=CLIENT_KEY).status == 403
+
+
+def test_a_policy_that_cannot_be_built_is_named(running, upstream):
+    """A list of opted out users that is not there: the answer names the line, the policy and the file."""
+    written(running, upstream, [*GOOD, {"opt_out": {"file": "gone.txt"}}])
+    reply = running.reload()
+    assert reply.status == 409
+    (problem,) = reply.json()["problems"]
+    assert "llm.yml:" in problem
+    assert "policies[1].opt_out: the file " in problem
+    assert "gone.txt cannot be read (No such file or directory)" in problem
+    assert running.chat("gpt-4o").status == 200
