@@ -95,6 +95,17 @@ class OptOut(Policy[OptOutConfig]):
                 (teams if kind == "team" else users).add(name)
         self._file_teams, self._file_users = frozenset(teams), frozenset(users)
 
+    def warnings(self) -> list[str]:
+        """Return a sentence for each team in the file that no caller can be of."""
+        known = {"default", *self.kit.teams}
+        auth = getattr(self.kit.config, "auth", None)
+        if len(known) == 1 or (auth is not None and auth.unknown_team != "refuse"):
+            return []
+        named = self._file_teams | {
+            team for team, slash, _ in (user.partition("/") for user in self._file_users) if slash
+        }
+        return [f"{self.config.file}: there is no team `{team}` under `teams:`" for team in sorted(named - known)]
+
     def describe(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"teams": sorted(self._teams), "users": len(self._users)}
         if self._file is not None:

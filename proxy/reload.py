@@ -7,13 +7,15 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.cli.offline import policies
+from proxy.config.environment import SOURCE
 from proxy.config.load import load
-from proxy.config.problem import ConfigError
+from proxy.config.problem import ConfigError, Problem
 from proxy.runtime import Runtime
 from proxy.telemetry.log import describe
 
 if TYPE_CHECKING:
     from proxy.app import Sidecar
+    from proxy.config.model import Config
 
 _LOOK_EVERY: Final = 1.0
 _MAX_WAIT_FOR_CALLS: Final = 3_600
@@ -24,21 +26,25 @@ class Reloader:
 
     def __init__(self, side: Sidecar, path: str | None, listen: str | None) -> None:
         self._side = side
+        self._started = side.runtime.config
+        if path is None and self._started.source != SOURCE:
+            # Who began with a file stays with it: were it gone, the environment alone would know no rules.
+            path = self._started.files[0]
         self._path = path
         self._listen = listen
         self._lock = asyncio.Lock()
         self._seen = self._mark()
         self._retired: set[asyncio.Task[None]] = set()
 
-    def _mark(self) -> tuple[Any, ...]:
-        marks: list[Any] = []
+    def _mark(self) -> dict[str, Any]:
+        marks: dict[str, Any] = {}
         for name in self._side.runtime.config.files:
             try:
                 status = os.stat(name)
-                marks.append((status.st_mtime_ns, status.st_size, status.st_ino))
+                marks[name] = (status.st_mtime_ns, status.st_size, status.st_ino)
             except OSError:
-                marks.append(None)
-        return tuple(marks)
+                marks[name] = None
+        return marks
 
     async def __call__(self) -> tuple[list[str], list[str]]:
         """Return the problems (nothing changed then) and the notes of a successful reload."""
@@ -49,6 +55,7 @@ class Reloader:
             self._seen = self._mark()
             try:
                 config = await asyncio.to_thread(load, self._path, listen=self._listen)
+                self._closed(config)
                 try:
                     new = Runtime(config, old.shared, previous=old)
                 except Exception:
@@ -65,7 +72,7 @@ class Reloader:
                 metrics.reload_success.set(0)
                 log.error("config_reload_failed", extra={"fields": describe(error)})
                 return [f"The configuration could not be built ({type(error).__name__}); the log says where."], []
-            notes = needs_restart(old.config, config)
+            notes = needs_restart(self._started, config)
             side.configure(new)
             log.setLevel(config.telemetry.log_level)
             metrics.reload_success.set(1)
@@ -77,6 +84,15 @@ class Reloader:
             self._retired.add(task)
             task.add_done_callback(self._retired.discard)
             return [], notes
+
+    def _closed(self, config: Config) -> None:
+        """Refuse to drop `auth:` while other machines can reach the listener, which only a restart moves."""
+        bound = self._started.server.listen
+        if config.auth is None and not bound.loopback:
+            message = (
+                f"other machines can reach {bound}, so that a reload cannot drop this section; keep it, or restart"
+            )
+            raise ConfigError([Problem(config.source, 0, "auth", message)])
 
     async def _retire(self, old: Runtime, new: Runtime) -> None:
         """Close what only the old configuration used, once its last call has ended."""
@@ -92,7 +108,9 @@ class Reloader:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             now = self._mark()
-            if now == self._seen:
+            if all(self._seen.get(name, mark) == mark for name, mark in now.items()):
+                # Files that the last reload was the first to read are watched from here on.
+                self._seen = now
                 pending = None
             elif now == pending:
                 pending = None

@@ -71,7 +71,14 @@ def parse_address(value: Any) -> Address:
         host, colon, port = value.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
         plain = host and ":" not in host and not host.startswith("[")
-        if colon and (bracketed or plain) and _host(host.strip("[]")) and port.isascii() and port.isdigit() and int(port) < 65536:
+        if (
+            colon
+            and (bracketed or plain)
+            and _host(host.strip("[]"))
+            and port.isascii()
+            and port.isdigit()
+            and int(port) < 65536
+        ):
             return Address(host.strip("[]"), int(port))
     raise ValueError("an address is a host and a port, such as 127.0.0.1:8080 or [::1]:8080")
 

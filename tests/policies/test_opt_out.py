@@ -6,7 +6,10 @@ import pytest
 
 from policies.base import ApiError
 from policies.opt_out import OptOut
+from proxy.config.model import TeamSettings
 from tests.policies.build import call, kit, runtime_of
+
+TEAM = TeamSettings()
 
 
 async def out(policy, team="default", user="local"):
@@ -80,3 +83,13 @@ def test_a_file_that_cannot_be_read_at_start_is_an_error(tmp_path):
     """A sidecar does not start without the list it was told to honour."""
     with pytest.raises(OSError):
         OptOut(OptOut.Config(file="missing"), kit(folder=str(tmp_path)))
+
+
+async def test_a_mistyped_team_in_the_file_is_a_warning(tmp_path):
+    """`check` says which team of the file nobody can be of."""
+    (tmp_path / "out.txt").write_text("team:legal\nteam:leagl\nuser:slaes/ann\nuser:bob\n")
+    policy = OptOut(
+        OptOut.Config(file="out.txt"), kit(folder=str(tmp_path), teams=dict.fromkeys(("legal", "sales"), TEAM))
+    )
+    assert policy.warnings() == [f"out.txt: there is no team `{team}` under `teams:`" for team in ("leagl", "slaes")]
+    assert OptOut(OptOut.Config(file="out.txt"), kit(folder=str(tmp_path))).warnings() == []

@@ -64,7 +64,10 @@ def _rates(scope: Scope, hold: int) -> None:
     path, entry = found
     limits = tuple(getattr(entry.config, "limits", ()))
     if scope.settings(path).get("limits") == []:
-        scope.bad((*path, "limits"), "the list is empty; give one limit or more, such as `[{by: user, requests: 100, per: 60s}]`")
+        scope.bad(
+            (*path, "limits"),
+            "the list is empty; give one limit or more, such as `[{by: user, requests: 100, per: 60s}]`",
+        )
     for i, limit in enumerate(limits):
         place: Path = (*path, "limits", i)
         if place not in scope.document.lines:
