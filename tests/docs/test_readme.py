@@ -44,6 +44,12 @@ def test_the_policy_example_is_the_one_that_the_tests_run():
     assert shown == run
 
 
+def test_the_vendor_example_is_the_file_that_a_test_runs():
+    """The imaginary vendor in the README is, byte for byte, the provider that a test loads by dotted path."""
+    shown = between("example vendor").removeprefix("```python\n").removesuffix("\n```")
+    assert shown == (ROOT / "tests/providers/example_vendor.py").read_text().rstrip()
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))))
 def test_every_make_target_exists(target):
     """Each `make` line of the README names a target."""
