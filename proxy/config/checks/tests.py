@@ -20,6 +20,11 @@ def check(scope: Scope) -> None:
         names.setdefault(test.name, i)
         if "team" in test.as_.model_fields_set:
             known_team(scope, test.as_.team, (*path, "as", "team"))
+        # A feature that is not listed counts as `other`, which a test may want; a slip of one that is, it does not.
+        if (feature := test.as_.feature) and feature not in scope.config.features:
+            near = did_you_mean(feature, scope.config.features, 0.8)
+            if near is not None:
+                scope.document.add((*path, "as", "feature"), f"`{feature}` is not listed under `features:`", near)
         expect = test.expect
         if expect.provider is not None and expect.provider not in providers:
             scope.bad((*path, "expect", "provider"), f"there is no provider `{expect.provider}`", expect.provider,
