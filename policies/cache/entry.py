@@ -47,8 +47,10 @@ def complete(data: dict[str, Any]) -> bool:
     """Tell whether every choice came to its natural end; embeddings have none."""
     choices = data.get("choices")
     if choices is None:
-        return bool(data.get("data"))
-    return bool(choices) and all(choice.get("finish_reason") in KEPT_FINISHES for choice in choices)
+        return type(data.get("data")) is list and bool(data["data"])
+    if type(choices) is not list or not choices:
+        return False
+    return all(type(choice) is dict and choice.get("finish_reason") in KEPT_FINISHES for choice in choices)
 
 
 def unpack(value: bytes) -> Entry | None:

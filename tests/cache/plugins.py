@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from policies.base import Policy, PolicyConfig, Refused
 
 
@@ -87,3 +89,12 @@ class Strikes(Policy):
     async def on_request(self, call):
         first = call.route[0]
         call.strike(lambda target: target is not first)
+
+
+class Hesitates(Policy):
+    """Refuse who asks for it, after a moment in which others have come to wait."""
+
+    async def on_request(self, call):
+        if asked(call) == "hesitate":
+            await asyncio.sleep(0.15)
+            raise Refused(403, "not_you", "Not you.")
