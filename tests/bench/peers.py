@@ -176,7 +176,7 @@ def _litellm(upstream: int, home: Path) -> Contestant:
 model_list:
   - model_name: gpt-4o-mini
     litellm_params: {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{upstream}/v1", api_key: sk-upstream}}
-general_settings: {{master_key: {KEY}}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}  # a master key needs its database
 """)
     env = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [str(PEERS / "litellm/bin/litellm"), "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]

@@ -45,6 +45,9 @@ def main() -> int:
     except KeyboardInterrupt:
         say("")
         return 130
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (build.NoCompiler, DidNotStart, RuntimeError) as error:
         say("")
         print(f"make bench: {error}", file=sys.stderr)
