@@ -16,6 +16,7 @@ _DUMMY: Final = spotter(
 )
 #: Words that code and prose put where a value would stand.
 _SPELLED: Final = """
+lambda def del import from print yield raise with try except pass bytearray secretstr func fn struct enum interface
 none null nil true false undefined str string text int integer bool boolean bytes byte float number any object
 optional required missing invalid valid wrong incorrect expired empty unset set yes no on off enabled disabled
 default auto void char varchar self this env environ config settings params args kwargs request response data input
@@ -76,11 +77,13 @@ def _bare(hit: Hit) -> Verdict:
     start, low = hit.start, hit.spans[6][0]
     if hit.before[-1:] in (b"?", b"&"):
         value = re.split("[&#]", value)[0]
-    value = value.rstrip(",;)]}>")
+    value = value.rstrip(",;)]}>:")
     if "</" in value:
         value = value.partition("</")[0]
     value = value.rstrip(".") if not value.endswith("...") else value
-    if not value or (dummy(value) and not value.endswith("...")):
+    if value.endswith("...") and len(value) < 15:  # elided, not told
+        return False
+    if not value or (dummy(value) and not value.endswith("...")) or re.fullmatch("0x[0-9a-fA-F]{1,8}", value):
         return False
     glue = hit.text[hit.spans[1][1] : low]
     tight = glue == b"="
@@ -100,7 +103,7 @@ def _bare(hit: Hit) -> Verdict:
         line = hit.before.rpartition(b"\n")[2].strip(b" \t-")
         if line or value[0].isupper():
             return False
-    if digits == len(value) and (len(value) < 4 or not tight) and "pass" not in name.lower() and len(value) < 16:
+    if digits == len(value) and (len(value) < 3 or (not tight and len(value) < 16 and "pass" not in name.lower())):
         return False
     if digits == len(value) and re.search(r"(?i)tokens?$", name) and len(value) < 12:
         return False

@@ -116,15 +116,24 @@ _INNOCENT: Final = re.compile(
 _NOT_AROUND: Final = spotter(
     r"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"
     r"|aws[\w.-]{0,24}key[\"'\]]{0,2}[ \t]{0,3}[:=][ \t]{0,3}[\"'`]?$|blob|tree |parent|image:|trace|span|request.?id"
-    r"|[_-]?(?:id|name|url|uri|path|file|type|version|usage|arn|alias|href|source)[\"'\]]{0,2}[ \t]{0,3}(?:=>|:=|[:=])"
+    r"|_authToken=$|[_-]?(?:id|name|url|uri|path|file|type|version|usage|arn|alias|href|source)[\"'\]]{0,2}[ \t]{0,3}(?:=>|:=|[:=])"
     r"[ \t]{0,3}[\"'`]?$"
+)
+
+
+#: What makes even a UUID a secret: a name for one right before it, and nothing but marks between them.
+_NAMES_IT: Final = spotter(
+    r"(?i)(?:api[_-]?key|token|secret|password|passwd)[\"'\]>)]{0,3}[\s,:=|>(]{0,8}(?:str(?:ing)?)?[\s,:=|\"'`(]{0,8}$"
 )
 
 
 def _context(hit: Hit) -> Verdict:
     """Confirm a random token by a word such as key or token shortly before it."""
     before = hit.before[-56:]
-    if not _AROUND(before) or not random_token(hit.value) or _NOT_AROUND(before[-32:]):
+    if not _AROUND(before) or _NOT_AROUND(before[-32:]):
+        return False
+    value = hit.value
+    if not random_token(value) and not (UUID.fullmatch(value) and _NAMES_IT(before)):
         return False
     if (before[-1:] in b"/@#.-+" and before[-2:] != b"//") or hit.after in (b"(", b"@"):
         return False

@@ -44,7 +44,9 @@ def _v6(hit: Hit) -> Verdict:
         return False
     if address.count(":") < 2 or not (ip(address) or _translated(address)):
         return False
-    if address == "::" and not slash and (hit.before.endswith(b"::") or not re.match(rb"[\s,;)\]'\"]?$", hit.after)):
+    if hit.before.endswith(b"[") and re.search(rb"[\w\])]\[$", hit.before):  # a slice, items[::2]
+        return False
+    if address == "::" and not slash and not (hit.before.endswith(b"=") or hit.after in (b"", b"\n")):
         return False
     return hit.start, hit.start + length
 

@@ -78,11 +78,14 @@ _PHONE_WORDS: Final = spotter(
     r"(?i)phone|telephone|\btel\b|mobile|\bcell|\bfax|whats.?app|\bsms\b|\bcall|\bdial|hotline|contact|reach|\btext me|handy"
     r"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|ring me"
 )
+#: Words that are enough for digits in groups, and too little for a bare row of them.
+_NUMBER_WORDS: Final = spotter(r"(?i)\bnumber|\btext\b|\bnr\b")
+_DIGITS: Final = re.compile(r"\d+").findall
 _SSN_WORDS: Final = spotter(r"(?i)\bssn\b|social.?security|\bss#|taxpayer|\bitin\b|\btin\b")
 _DATE: Final = re.compile(
-    r"(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}(?:\D.*)?|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)?\d\d(?:\D.*)?|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
+    r"(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}(?:[-./ ]\d{1,2})*|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)\d\d(?:[-./ ]\d{1,2})*"
+    r"|\d{1,2}([-./ ])\d{1,2}\3\d\d|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
 )
-
 
 _GLUED: Final = spotter(r"[0-9A-Za-z_][-./_:=#$]?$|[$#=/.-]$|\d[ ,]$|\d{4}[ -]{1,2}$")
 #: What may stand right before a number and only introduces it: ``tel=``, ``is``, ``91-``, a postcode.
@@ -95,6 +98,8 @@ _IBAN_BEFORE: Final = spotter(r"\b[A-Z]{2}\d{2} (?:[A-Z0-9]{4} )*$")
 def _phone(hit: Hit) -> Verdict:
     digits = re.sub("[^0-9]", "", hit.value.partition("x")[0])
     if not 7 <= len(digits) <= 15 or len(set(digits)) < 3:
+        return False
+    if hit.value[-2] in " .-" and "x" not in hit.value:
         return False
     after = hit.after
     if after in (b"-", b"_", b"/", b":", b"%") or (
@@ -113,17 +118,17 @@ def _national(hit: Hit) -> Verdict:
     text = hit.value
     first = text.lstrip("(")
     trunk = first[0] == "0" and first[1] != "0"
-    near = _PHONE_WORDS(hit.before[-48:])
+    near = _PHONE_WORDS(hit.before[-48:]) or (not first.isdigit() and _NUMBER_WORDS(hit.before[-24:]))
     if not (trunk or near) or _DATE.fullmatch(text) or not _phone(hit):
         return False
-    groups = re.findall(r"\d+", text)
+    groups = _DIGITS(text)
     count = sum(map(len, groups))
     if len(groups) == 1:
         return near and 9 <= count <= 13
     if _IBAN_BEFORE(hit.before):
         return False
     if not trunk:
-        return 8 <= count <= 14
+        return 8 <= count <= 14 or (count == 7 and len(groups[0]) == 3)
     if [len(g) for g in groups] == [3, 2, 4]:  # a social security number, right or wrong
         return near
     return 9 <= count <= 12 and (near or len(groups[0]) <= 5) and all(len(g) > 1 for g in groups)
@@ -173,9 +178,10 @@ DETECTORS: Final = (
              hint=r"\b[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}"),
     Detector("ssn", r"\b\d{3}[- .]?\d{2}[- .]?\d{4}\b", group="pii", replacement="[SSN]", priority=73, check=_ssn),
     Detector("phone", r"(?:\+|\b00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,12}(?:[ .-]\d{1,8}){0,5}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
-             r"|(?:\b(?:1|001)[ .-])?(?:\([2-9]\d{2}\)[ .-]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b",
+             r"|(?:\b(?:1|001)[ .-])?(?:\([2-9]\d{2}\)[ .-]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
+            r"|\b8[ -]?\([3-9]\d{2}\)[ ]?\d{3}[ -]\d{2}[ -]\d{2}\b",
              group="pii", replacement="[PHONE]", priority=72, check=_phone),
-    Detector("phone_national", r"\(0\d{1,4}\)[ .-]?\d{2,8}(?:[ .-]\d{2,8}){0,4}\b|\b\d{1,5}(?:[ ./-]\d{2,8}){1,10}\b"
+    Detector("phone_national", r"\(0\d{1,4}\)[ .-]?\d{2,8}(?:[ .-]\d{2,8}){0,4}\b|\b\d{1,6}(?:[ ./-]\d{2,8}){1,10}\b"
              r"|\b\d{9,13}\b", group="pii", replacement="[PHONE]", priority=71, check=_national,
              hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}"),
     Detector("bitcoin", r"\b[13LMDT][1-9A-HJ-NP-Za-km-z]{25,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,
