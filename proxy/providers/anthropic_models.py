@@ -46,6 +46,8 @@ _CLAUDE_3: Final = Capabilities(
 _CLAUDE_4: Final = _CLAUDE_3._replace(max_output=64_000, thinking="budget")
 _CLAUDE_4_5: Final = _CLAUDE_4._replace(both=False, schemas=True)
 _CLAUDE_4_6: Final = Capabilities(sampling=True, both=False, by_default=False, efforts=("low", "medium", "high", "max"))
+#: Other servers that speak Anthropic's wire (llama.cpp, vLLM, other vendors): what they take is theirs to say.
+_STAND_IN: Final = _CLAUDE_4._replace(max_output=128_000, schemas=True)
 _CLAUDE_5_5: Final = Capabilities(off=None, forced=False)
 
 #: Globs over the model's name, the first match counts.
@@ -73,7 +75,7 @@ _DATE: Final = re.compile(r"[-@]\d{8}")
 
 @lru_cache(maxsize=512)
 def capabilities(model: str) -> Capabilities:
-    """Return what ``model`` takes; a name we don't know gets the newest line's facts.
+    """Return what ``model`` takes; a Claude that we don't know gets the newest line's facts.
 
     Prefixes of other hosts (``us.anthropic.``, ``anthropic/``) and release dates are looked through.
     """
@@ -82,4 +84,4 @@ def capabilities(model: str) -> Capabilities:
     for glob, facts in _TABLE:
         if fnmatchcase(name, glob):
             return facts
-    return Capabilities()
+    return Capabilities() if "claude-" in name else _STAND_IN
