@@ -69,9 +69,7 @@ class Authenticator:
         caller = self._local
         if caller is None:
             credential = headers.get(b"authorization")
-            if credential is not None and credential[:7] in _SCHEMES:
-                credential = credential[7:].strip()
-            elif credential is not None and credential[:7].lower() == b"bearer ":
+            if credential is not None and (credential[:7] in _SCHEMES or credential[:7].lower() == b"bearer "):
                 credential = credential[7:].strip()
             else:
                 credential = headers.get(b"api-key")

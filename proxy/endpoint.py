@@ -31,6 +31,7 @@ _TRACE: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"
 _BIG: Final = 1024 * 1024
 #: A caller whose answer others read too may be so many bytes behind; then it is dropped, and they go on.
 _LAG: Final = 1024 * 1024
+_NO_USAGE: Final = b',"usage":null}'
 _DONE: Final = b"data: [DONE]\n\n"
 _JSON: Final = "content-type: application/json\r\n"
 _SSE: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
@@ -275,6 +276,16 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
         batch = [piece for chunk in batch or () for piece in unfold(chunk)]
     else:
         batch = await source.next()
+
+    def take(batch: list[Chunk]) -> bool:
+        data = _frames(batch if filters is None else filters.feed(batch), wants_usage)
+        if data:
+            wire.write(data)
+            keeper.touch()
+        return not wire.paused
+
+    # The first batch decides about the head; with followers, the pace is a matter of waiting.
+    direct = isinstance(source, Source) and not source.whole and call.audience is None
     behind = 0
     while batch is not None:
         if filters:
@@ -292,6 +303,10 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
                     await wire.drain()
                 else:
                     behind = await _room(call, wire, behind + len(data))
+        if direct:
+            await source.pump(take)
+            if wire.paused:
+                await wire.drain()
         batch = None if source.whole else await source.next()
     tail = _frames(filters.flush(), wants_usage) if filters else b""
     source.settle()
@@ -325,21 +340,21 @@ def _frames(chunks: Any, wants_usage: bool) -> bytes:
     out = []
     for chunk in chunks:
         data = chunk.data
+        raw = chunk.raw
         if not wants_usage:
             if "usage" in data:
                 if not data.get("choices"):
                     continue
-                if data["usage"] is None or data["usage"]:
+                if data["usage"] is None and raw is not None and raw.endswith(_NO_USAGE):
+                    raw = b"%b}" % raw[: -len(_NO_USAGE)]  # the object's last key: cut off, without writing it anew
+                elif data["usage"] is None or data["usage"]:
                     del data["usage"]
-                    chunk.raw = None
+                    raw = chunk.raw = None
         elif "usage" not in data:
             data["usage"] = None
-            chunk.raw = None
-        raw = chunk.raw
-        out.append(b"data: ")
-        out.append(raw if raw is not None else orjson.dumps(data))
-        out.append(b"\n\n")
-    return b"".join(out)
+            raw = chunk.raw = None
+        out.append(b"data: %b\n\n" % (raw if raw is not None else orjson.dumps(data)))
+    return out[0] if len(out) == 1 else b"".join(out)
 
 
 class Keeper(Watched):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +41,7 @@ class Source:
     """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
 
     __slots__ = (
-        "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "_started", "waited", "whole",
+        "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "_started", "_take", "_thrown", "waited", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +56,8 @@ class Source:
         self._first: list[Chunk] | None = None
         self._error: UpstreamError | None = None
         self._ended = False
+        self._take: Callable[[list[Chunk]], bool] | None = None
+        self._thrown: BaseException | None = None
         self.whole = decoder is None
         self.waited = 0.0
         """Seconds spent waiting for the upstream since the first batch."""
@@ -116,6 +118,53 @@ class Source:
                 return chunks
             if self._ended:
                 return None
+
+    async def pump(self, take: Callable[[list[Chunk]], bool]) -> None:
+        """Give ``take`` each further batch from the network's own callback, as long as it returns True.
+
+        No task wakes for a chunk meanwhile. Returns when ``take`` said no, when what follows is for :meth:`next`
+        (the end, an error), or at once where the reply cannot push; raises what ``take`` raised.
+        """
+        if self._ended or self._first is not None or not self._reply.push_to(self._arrived):
+            return
+        self._take = take
+        began = monotonic()
+        try:
+            await self._reply.pushed()
+        finally:
+            self._reply.push_to(None)
+            self.waited += monotonic() - began
+        if self._thrown is not None:
+            raise self._thrown
+
+    def _arrived(self, data: bytes) -> None:
+        """Decode, meter and hand on what arrived: all in one go, nothing awaited."""
+        assert self._decoder is not None
+        assert self._parser is not None
+        assert self._take is not None
+        began = monotonic()
+        chunks: list[Chunk] = []
+        going = False
+        try:
+            try:
+                for event, payload in self._parser.feed(data):
+                    chunks.extend(self._decoder.feed(event, payload))
+                if self._decoder.done:
+                    self._finish(chunks)
+            except UpstreamError as error:
+                if not self._complete(error, chunks):
+                    self._error = error
+                    self._ended = True
+            if chunks:
+                self._call.meter.see(chunks)
+                going = self._take(chunks)
+            else:
+                going = True
+        except BaseException as error:
+            self._thrown = error
+        self.waited -= monotonic() - began
+        if not going or self._ended:
+            self._reply.push_to(None)
 
     def _complete(self, error: UpstreamError, chunks: list[Chunk]) -> bool:
         """Tell whether the answer had ended when the connection broke: then nothing is lost."""

@@ -20,6 +20,8 @@ _HALF: Final = MAX_DEPTH // 2
 MAX_MESSAGES: Final = 2_000
 MAX_TOKENS: Final = 100_000_000
 ROLES: Final = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+#: As a tuple: a role that is a list or an object is simply not among them.
+_PLAIN_ROLES: Final = ("user", "assistant", "system", "developer")
 #: Fields by which other gateways let a caller choose the destination or its headers (threat T6).
 FORBIDDEN: Final = frozenset(
     ("api_base", "base_url", "api_key", "api_version", "api_type", "extra_headers", "extra_query", "extra_body",
@@ -160,9 +162,8 @@ class ChatRequest(ApiRequest):
             bad(f"`messages` holds {len(messages)} messages; at most {MAX_MESSAGES} are taken.", "messages")
         for i, message in enumerate(messages):
             # Most messages are a role and a text; only the others need a closer look.
-            if type(message) is not dict or len(message) != 2 or type(message.get("content")) is not str:
-                _check_message(message, i)
-            elif type(role := message.get("role")) is not str or role not in ROLES:
+            plain = type(message) is dict and len(message) == 2 and type(message.get("content")) is str
+            if not plain or message.get("role") not in _PLAIN_ROLES:
                 _check_message(message, i)
 
     @property

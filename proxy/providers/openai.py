@@ -338,7 +338,11 @@ class OpenAIDecoder(StreamDecoder):
     """OpenAI's stream: events are chunks already."""
 
     __slots__ = (
+        "_after",
+        "_before",
+        "_choice",
         "_endpoint",
+        "_envelope",
         "_finished",
         "_id",
         "_last",
@@ -357,6 +361,12 @@ class OpenAIDecoder(StreamDecoder):
         self._endpoint = endpoint
         self._object = _OBJECT[endpoint]
         self._model = model
+        self._before: bytes | None = None
+        """The bytes before the text of this stream's chunks, ``_after`` those behind it. None: not known yet; b"": they
+        are not all alike."""
+        self._after = b""
+        self._envelope: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {}
         self._id: str | None = None
         self._roles: set[int] = set()
         self._open: set[int] = set()
@@ -365,6 +375,11 @@ class OpenAIDecoder(StreamDecoder):
         self._last: dict[str, Any] = {}
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
+        before = self._before
+        if before and data.startswith(before) and data.endswith(self._after) and not self.done:
+            chunk = self._alike(data, len(before))
+            if chunk is not None:
+                return (chunk,)
         if self.done:
             return ()
         if data == b"[DONE]":
@@ -429,7 +444,44 @@ class OpenAIDecoder(StreamDecoder):
             elif "finish_reason" not in choice:
                 choice["finish_reason"] = None
                 chunk.raw = None
+        if before is None and chunk.raw is not None:
+            self._learn(piece, data)
         return (chunk,)
+
+    def _learn(self, piece: dict[str, Any], data: bytes) -> None:
+        """Remember the bytes around a chunk's text: a later chunk that differs in nothing else needs no parser."""
+        choices = piece["choices"]
+        delta = choices[0].get("delta")
+        if len(choices) != 1 or type(delta) is not dict or len(delta) != 1 or not delta.get("content"):
+            return
+        if choices[0].get("finish_reason") is not None or self._endpoint != "chat":
+            return
+        self._before = b""
+        before, mark, rest = data.partition(b'"content":"')
+        after = rest[rest.find(b'"') :]
+        try:  # where another text would land decides, not where this one seems to stand
+            probe = orjson.loads(b"%b%b%b%b" % (before, mark, b"probe", after))
+        except orjson.JSONDecodeError:
+            return
+        if probe["choices"][0].get("delta") == {"content": "probe"}:
+            probe["choices"][0]["delta"] = delta
+            if probe == piece:
+                self._before, self._after = before + mark, after
+                self._envelope, self._choice = piece.copy(), choices[0].copy()
+
+    def _alike(self, data: bytes, start: int) -> Chunk | None:
+        """Return the chunk with the text between the known bytes, None if JSON might read that text otherwise."""
+        try:
+            text = data[start : -len(self._after)].decode()
+        except UnicodeDecodeError:
+            return None
+        if not text or '"' in text or "\\" in text or not text.isprintable():
+            return None
+        envelope = self._envelope.copy()
+        choice = self._choice.copy()
+        choice["delta"] = {"content": text}
+        envelope["choices"] = [choice]
+        return Chunk(envelope, data)
 
     def _first(self, chunk: Chunk) -> None:
         data = chunk.data

@@ -66,6 +66,17 @@ class UpstreamReply(ABC):
         """
         return None
 
+    def push_to(self, sink: Callable[[bytes], None] | None) -> bool:
+        """Hand what arrives from now on straight to ``sink``, from the network's callback; None: queue it again. Optional.
+
+        False if that cannot be: something is queued or has ended, or this reply only reads. ``sink`` must not raise.
+        """
+        return False
+
+    async def pushed(self) -> None:
+        """Wait until the sink was taken away, or the reply ended. Cancelling closes the connection."""
+        raise NotImplementedError
+
     @abstractmethod
     async def body(self, limit: int) -> bytes:
         """Return the whole (rest of the) body; raise ``upstream_invalid_response`` above ``limit`` bytes."""

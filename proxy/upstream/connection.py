@@ -244,6 +244,8 @@ class Connection(asyncio.BufferedProtocol, Watched):
             self._pause()
         else:
             self._arm(self._limits.idle)
+            if reply.sink is not None:
+                return  # its task sleeps on
         reply.wake()
 
     def eof_received(self) -> None:

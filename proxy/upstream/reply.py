@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import UpstreamError
@@ -23,7 +24,19 @@ class RawReply(UpstreamReply):
     ``status`` is 0 until the final reply's head is in. Data that arrived before an error is read first.
     """
 
-    __slots__ = ("_loop", "_pieces", "_waiter", "complete", "conn", "error", "headers", "queued", "stale", "status")
+    __slots__ = (
+        "_loop",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "conn",
+        "error",
+        "headers",
+        "queued",
+        "sink",
+        "stale",
+        "status",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, conn: Connection) -> None:
         self._loop = loop
@@ -34,6 +47,7 @@ class RawReply(UpstreamReply):
         self.status = 0
         self.headers = _NO_HEADERS
         self.queued = 0
+        self.sink: Callable[[bytes], None] | None = None
         self.complete = False
         """The message's end has been parsed."""
         self.error: UpstreamError | None = None
@@ -44,8 +58,11 @@ class RawReply(UpstreamReply):
 
     def put(self, data: bytes) -> None:
         """Queue a piece of the body."""
-        self._pieces.append(data)
-        self.queued += len(data)
+        if self.sink is not None:
+            self.sink(data)
+        else:
+            self._pieces.append(data)
+            self.queued += len(data)
 
     def wake(self) -> None:
         """Wake the owner, if it waits."""
@@ -91,6 +108,20 @@ class RawReply(UpstreamReply):
         if self.error is not None:
             raise self.error
         return None
+
+    def push_to(self, sink: Callable[[bytes], None] | None) -> bool:
+        if sink is None:
+            self.sink = None
+            self.wake()
+            return True
+        if self._pieces or self.complete or self.error is not None:
+            return False
+        self.sink = sink
+        return True
+
+    async def pushed(self) -> None:
+        while self.sink is not None and not self.complete and self.error is None:
+            await self.wait()
 
     async def body(self, limit: int) -> bytes:
         if not self.complete or self.queued > limit:
