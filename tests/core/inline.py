@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -82,7 +83,9 @@ async def inline(config: str, folder: str | None = None, environ: dict[str, str]
     server = Server(side, ServerOptions(listen="127.0.0.1:0", drain_delay=0, shutdown_grace=1), on_started=started)
     task = asyncio.create_task(server.serve())
     await asyncio.wait_for(ready.wait(), 5)
-    async with httpx2.AsyncClient(base_url=urls[0], timeout=10) as client:
+    # An empty TLS context: loading the authorities' certificates takes longer than most tests.
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    async with httpx2.AsyncClient(base_url=urls[0], timeout=10, verify=bare) as client:
         try:
             yield Inline(side, client, read)
         finally:

@@ -110,14 +110,14 @@ async def test_107_a_silent_beginning_is_kept_alive(serve: Serve, vendor: str) -
             seen,
             [
                 *opening(seen, vendor),
-                0.75,
+                0.45,
                 *(e.data for e in events(seen) if vendor == "gemini" or e.data not in preamble(seen)),
             ],
         )
 
-    sidecar, _ = await serve(play, vendor, config={"server": {"keep_alive": "0.2s"}})
+    sidecar, _ = await serve(play, vendor, config={"server": {"keep_alive": "0.1s"}})
     reply = await sidecar.chat("hi", model=f"{vendor}/m", stream=True)
-    assert reply.content.startswith(b": keep-alive\n\n") and 2 <= reply.content.count(b": keep-alive\n\n") <= 4
+    assert reply.content.startswith(b": keep-alive\n\n") and 1 <= reply.content.count(b": keep-alive\n\n") <= 4
     assert reply.headers["x-llm-provider"] == vendor
     if vendor == "anthropic":
         assert reply.headers["x-llm-applied-max-tokens"] == "1000", "the headers are whole though they went out early"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import ssl
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
@@ -56,11 +57,16 @@ async def mocked(mock: str) -> AsyncIterator[tuple[Inline, httpx2.AsyncClient]]:
         "anthropic": {**common, "base_url": f"{mock}/anthropic", "max_tokens": 200},
         "gemini": {**common, "base_url": f"{mock}/gemini"},
     }
-    async with httpx2.AsyncClient(base_url=f"{mock}/_llmock") as control, inline(llm_yml(entries)) as sidecar:
+    async with (
+        httpx2.AsyncClient(base_url=f"{mock}/_llmock", verify=BARE) as control,
+        inline(llm_yml(entries)) as sidecar,
+    ):
         await control.post("/reset")
         yield sidecar, control
 
 
+#: An empty TLS context: loading the authorities' certificates takes longer than most tests.
+BARE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}
 
 
@@ -115,7 +121,7 @@ async def test_text_and_tools(mocked: tuple[Inline, httpx2.AsyncClient], vendor:
 async def test_scripted_faults(mocked: tuple[Inline, httpx2.AsyncClient], vendor: str) -> None:
     """Refusals are retried as late as asked, with growing pauses, and mistakes are not: the mock's own verdict."""
     sidecar, control = mocked
-    await script(control, {"type": "fail", "status": 429, "retry_after": 1})
+    await script(control, {"type": "fail", "status": 429, "retry_after": 0.3})
     assert (await sidecar.chat("a", model=named(vendor))).status_code == 200
     await script(control, {"type": "fail", "status": 503}, {"type": "fail", "status": 500})
     assert (await sidecar.chat("b", model=named(vendor), stream=True)).status_code == 200
