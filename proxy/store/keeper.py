@@ -50,6 +50,8 @@ class Keeper:
         self._since = Changes()
         self._cache: dict[str, tuple[float, bytes]] = {}
         self._cache_bytes = 0
+        self._read: dict[str, float] = {}
+        """When entries in the file were last read; written with the next sweep, which drops the least recent."""
 
     def recover(self) -> None:
         """Read the state; book the holds of the process that had the file before, for it is dead: the lock is ours.
@@ -129,7 +131,11 @@ class Keeper:
         if waiting is not None:
             return waiting[1] if waiting[0] > now else None
         rows = self.journal.rows("select value from cache where key = ? and until > ?", (key, now))
-        return rows[0][0] if rows else None
+        if not rows:
+            return None
+        self._read[key] = now
+        value: bytes = rows[0][0]
+        return value
 
     def flush(self) -> None:
         """Append this turn's changes to the log; raising :class:`sqlite3.Error`, forget nothing."""
@@ -180,6 +186,8 @@ class Keeper:
         journal.change("delete from tomb where at < ?", (tombs_before,))
         journal.change("delete from once where until <= ?", (wall,))
         journal.change("delete from cache where until <= ?", (wall,))
+        read, self._read = self._read, {}
+        journal.change_many("update cache set used = ? where key = ?", [(at, key) for key, at in read.items()])
         count, size = journal.rows("select count(*), coalesce(sum(length(value)), 0) from cache")[0]
         while count > max_items or size > max_bytes:
             drop = []

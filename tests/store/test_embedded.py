@@ -164,6 +164,22 @@ async def test_the_cache_is_bounded(opened: Open) -> None:
     assert len(left) <= 1
 
 
+async def test_what_was_read_stays_longest(opened: Open) -> None:
+    """Above the bounds the least recently used entry goes first, in memory and in the file."""
+    clock = FakeClock()
+    store = await opened(clock)
+    store.bound_cache(3, 1000)
+    for n in range(3):
+        store.remember(f"k{n}", b"x", 600)
+        await store.usage(MONTH)
+        clock.advance(1)
+    assert await store.recall("k0") == b"x"
+    clock.advance(1)
+    store.remember("k3", b"x", 600)
+    await store.sweep()
+    assert [n for n in range(4) if await store.recall(f"k{n}") is not None] == [0, 2, 3]
+
+
 def test_the_least_recently_used_entry_goes_first() -> None:
     """Reading keeps an entry; one larger than everything is not kept."""
     entries = Entries(max_items=2, max_bytes=10)
