@@ -23,6 +23,7 @@ class Shelf:
         self._task: asyncio.Task[None] | None = None
         self._not_before = 0.0
         self._clock = kit.clock
+        self._log = kit.log
         self.store: Store | None = None
         if settings is None or (main is not None and settings.url == main.url):
             self.store = kit.store
@@ -59,10 +60,11 @@ class Shelf:
         try:
             # Whoever leaves meanwhile must not take the opening along.
             await asyncio.shield(task)
-        except (OSError, StoreUnavailable) as error:
+        except Exception as error:  # whatever a driver raises: without its store the cache does as `store_down` says
             if self._task is task:
                 self._task = None
                 self._not_before = self._clock.monotonic() + _AGAIN
+                self._log.error("cache_store_failed", extra={"fields": {"store": own.kind, "reason": str(error)}})
             raise StoreUnavailable(str(error)) from error
         self.store = own
         return own
