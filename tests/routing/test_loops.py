@@ -81,9 +81,12 @@ async def test_508_a_sidecar_that_asks_itself(vendor: str, as_stream: bool) -> N
 
 async def test_508_two_sidecars_that_ask_each_other() -> None:
     """A longer way round is found too, after one visit to each."""
-    async with relay() as way, inline(settings(way.url, "openai")) as one:
-        async with inline(settings(str(one.client.base_url).rstrip("/"), "openai")) as two:
-            way.to = port(two)
-            reply = await one.chat("hi", model="m")
-            assert (reply.status_code, reply.json()["error"]["code"]) == (508, "loop_detected")
-            assert len(await one.lines()) == 2 and len(await two.lines()) == 1
+    async with (
+        relay() as way,
+        inline(settings(way.url, "openai")) as one,
+        inline(settings(str(one.client.base_url).rstrip("/"), "openai")) as two,
+    ):
+        way.to = port(two)
+        reply = await one.chat("hi", model="m")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (508, "loop_detected")
+        assert len(await one.lines()) == 2 and len(await two.lines()) == 1

@@ -54,12 +54,13 @@ async def test_t27_a_good_one_serves(authority: Authority) -> None:
         (authority.context(), {"ca_file": authority.file}),
         (authority.context(newest=ssl.TLSVersion.TLSv1_2), {"ca_file": authority.file, "min_version": "1.2"}),
     ):
-        async with Scripted(say, context, host="localhost") as provider:
-            async with inline(llm_yml(providers(provider.url, tls=tls))) as sidecar:
-                for vendor in VENDORS:
-                    assert (await sidecar.chat("hi", model=f"{vendor}/m", stream=True)).text.endswith(
-                        "data: [DONE]\n\n"
-                    )
+        async with (
+            Scripted(say, context, host="localhost") as provider,
+            inline(llm_yml(providers(provider.url, tls=tls))) as sidecar,
+        ):
+            for vendor in VENDORS:
+                reply = await sidecar.chat("hi", model=f"{vendor}/m", stream=True)
+                assert reply.text.endswith("data: [DONE]\n\n")
 
 
 def test_plain_http_is_said() -> None:
