@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
+
+#: The most that a limit may be, in its unit. Sums above it are exact neither in Lua's numbers (2^53) nor in SQLite's.
+MOST: Final = 10**15
+MOST_USD: Final = 10**8
+#: Of a percentage of the budget.
+MOST_PER_CENT: Final = 1_000
 
 
 def reset_in(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field, field_validator
 
 from policies._holds import Holds
-from policies._shape import every, plural, reset_in, rfc3339
+from policies._shape import MOST, MOST_PER_CENT, MOST_USD, every, plural, reset_in, rfc3339
 from policies.base import ApiError, Call, Claim, ClaimState, Kit, Outcome, Policy, PolicyConfig
 from proxy.config.units import Duration
 from proxy.prices import Prices
@@ -25,19 +25,19 @@ _WEBHOOK_TRIES: Final = 3
 class Throttle(PolicyConfig):
     """Above ``at`` per cent of the budget, so many ``requests`` ``per`` window."""
 
-    at: Annotated[float, Field(gt=0)] = 120
-    requests: Annotated[int, Field(ge=1)] = 10
-    per: Annotated[Duration, Field(gt=0, le=86_400)] = 60.0
+    at: Annotated[float, Field(gt=0, le=MOST_PER_CENT)] = 120
+    requests: Annotated[int, Field(ge=1, le=MOST)] = 10
+    per: Annotated[Duration, Field(ge=0.001, le=86_400)] = 60.0
 
 
 class BudgetConfig(PolicyConfig):
     """US dollars for each team ``per`` month or day (UTC). ``alerts`` and ``hard_stop`` are percentages."""
 
-    usd: Annotated[float, Field(ge=0)] | None = None
+    usd: Annotated[float, Field(ge=0, le=MOST_USD)] | None = None
     per: Literal["month", "day"] = "month"
-    alerts: tuple[Annotated[float, Field(gt=0)], ...] = (50, 80, 100)
+    alerts: tuple[Annotated[float, Field(gt=0, le=MOST_PER_CENT)], ...] = (50, 80, 100)
     throttle: Throttle | None = Throttle()
-    hard_stop: Annotated[float, Field(gt=0)] | None = None
+    hard_stop: Annotated[float, Field(gt=0, le=MOST_PER_CENT)] | None = None
     webhook: str | None = Field(None, repr=False)
 
     @field_validator("alerts")
@@ -75,7 +75,7 @@ class Budget(Policy[BudgetConfig]):
         teams = self.kit.teams
         settings = teams.get(team) or teams.get("default")
         own: float | None = settings.budget_usd if settings is not None else None
-        return self.config.usd if own is None else own
+        return self.config.usd if own is None else min(own, MOST_USD)
 
     async def on_request(self, call: Call) -> None:
         stop = self.config.hard_stop

@@ -8,18 +8,19 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from policies._holds import DEFAULT_MAX_TOKENS, Holds
-from policies._shape import rfc3339
-from policies.base import ApiError, Call, Claim, ClaimState, Kit, Policy, PolicyConfig
+from policies._shape import MOST, rfc3339
+from policies.base import ApiError, Call, Claim, ClaimState, Kit, Outcome, Policy, PolicyConfig
+from proxy.request import MAX_TOKENS
 from proxy.store.period import day_of, month_of, period_end
 
 
 class QuotaConfig(PolicyConfig):
     """How many ``tokens`` whom ``by`` may use ``per`` month or day (UTC)."""
 
-    tokens: Annotated[int, Field(ge=0)] = 100_000
+    tokens: Annotated[int, Field(ge=0, le=MOST)] = 100_000
     per: Literal["month", "day"] = "month"
     by: Literal["team", "user", "key", "feature"] = "team"
-    default_max_tokens: Annotated[int, Field(ge=1)] = DEFAULT_MAX_TOKENS
+    default_max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = DEFAULT_MAX_TOKENS
 
 
 class Quota(Policy[QuotaConfig]):
@@ -43,7 +44,7 @@ class Quota(Policy[QuotaConfig]):
         teams = self.kit.teams
         settings = teams.get(team) or teams.get("default")
         own: int | None = settings.token_quota if settings is not None else None
-        return self.config.tokens if own is None else own
+        return self.config.tokens if own is None else min(own, MOST)
 
     async def on_request(self, call: Call) -> None:
         if self.enforce:
@@ -73,6 +74,7 @@ class Quota(Policy[QuotaConfig]):
         self._holds.saw(claim.team, claim.key, state.remaining)
         if self.config.by == "team":
             self._gauge(claim.team, limit, state.used)
+            call.defer(lambda outcome: self._settled(call, claim, outcome))
         if self.enforce:
             call.headers += (
                 ("x-quota-limit-tokens", str(limit)),
@@ -121,6 +123,17 @@ class Quota(Policy[QuotaConfig]):
         request.touch()
         call.notes["applied_max_tokens"] = bound
         call.headers.append(("x-llm-applied-max-tokens", str(bound)))
+
+    def _settled(self, call: Call, claim: Claim, outcome: Outcome) -> None:
+        """Take what the call held and did not use out of the gauge; a refused call held nothing."""
+        for hold in call.claimed:
+            for index, one in enumerate(hold.claims):
+                if one is claim and index not in hold.skip:
+                    values = self.kit.metrics.token_quota_used.values
+                    label = (claim.team if claim.team in self.kit.teams else "other",)
+                    if label[0] != "other" or self._tightest[1] == claim.team:
+                        values[label] = max(0, values.get(label, 0) + outcome.usage.total - claim.amount)
+                    return
 
     def _gauge(self, team: str, limit: int, used: int) -> None:
         metrics = self.kit.metrics

@@ -8,23 +8,25 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from policies._holds import Holds
-from policies._shape import every, plural, reset_in
+from policies._shape import MOST, every, plural, reset_in
 from policies.base import ApiError, Call, Claim, ClaimState, Kit, Policy, PolicyConfig
 from proxy.config.units import Duration
 
 By = Literal["team", "user", "key", "feature"]
 _TYPE: Final = {"rate": "requests", "tokens": "tokens", "slots": "concurrency"}
 _MAX_PLANS: Final = 10_000
+#: The stores count time in microseconds; a shorter window than this is no limit.
+_SHORTEST: Final = 0.001
 
 
 class Limit(PolicyConfig):
     """One limit: any of requests and tokens ``per`` window, and calls at the same time."""
 
     by: By = "user"
-    requests: Annotated[int, Field(ge=1)] | None = None
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    per: Annotated[Duration, Field(gt=0, le=86_400)] = 60.0
-    concurrent: Annotated[int, Field(ge=1)] | None = None
+    requests: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    tokens: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    per: Annotated[Duration, Field(ge=_SHORTEST, le=86_400)] = 60.0
+    concurrent: Annotated[int, Field(ge=1, le=MOST)] | None = None
 
     @model_validator(mode="after")
     def _some(self) -> Limit:
@@ -220,12 +222,13 @@ def _specs_of(limit: Any, by: By, user: str) -> list[Spec]:
     # The value stands last: whatever a user is called, it cannot end in another counter.
     whose = f":{user}" if by == "user" else ""
     specs = []
+    per = max(limit.per, _SHORTEST)  # a team's own limit is not bounded by its type
     if limit.requests is not None:
-        specs.append(Spec("rate", by, f"{by}:{limit.per:g}{whose}", limit.requests, limit.per))
+        specs.append(Spec("rate", by, f"{by}:{per:g}{whose}", min(limit.requests, MOST), per))
     if limit.tokens is not None:
-        specs.append(Spec("tokens", by, f"{by}:{limit.per:g}{whose}", limit.tokens, limit.per))
+        specs.append(Spec("tokens", by, f"{by}:{per:g}{whose}", min(limit.tokens, MOST), per))
     if limit.concurrent is not None:
-        specs.append(Spec("slots", by, f"{by}{whose}", limit.concurrent, 0.0))
+        specs.append(Spec("slots", by, f"{by}{whose}", min(limit.concurrent, MOST), 0.0))
     return specs
 
 

@@ -21,6 +21,8 @@ _AGE: Final = 3_600.0
 _MAX_KNOWN: Final = 1_000
 #: A price such as 0.1 is not exact in binary; what that adds may not become a micro-dollar.
 _ROUNDING: Final = 1e-6
+#: A dollar a token. What a call costs must stay a number that the stores can add up.
+_DEAREST: Final = 1e6
 
 
 class Tier(NamedTuple):
@@ -48,8 +50,9 @@ class Prices:
         self._time = time
         self._overrides: dict[str, Tariff] = {}
         for name, price in (overrides or {}).items():
-            cached = price.cached_input if price.cached_input is not None else price.input
-            self._overrides[name] = (Tier(-1, price.input, price.output, cached, price.input),)
+            read = min(price.input, _DEAREST)
+            cached = read if price.cached_input is None else min(price.cached_input, _DEAREST)
+            self._overrides[name] = (Tier(-1, read, min(price.output, _DEAREST), cached, read),)
         self._known: dict[tuple[str, str, str], tuple[float, Tariff | None]] = {}
 
     def tariff(self, kind: str, name: str, model: str) -> Tariff | None:

@@ -204,13 +204,14 @@ class Runtime:
         """Return the call's row for the usage ledger: it counts in the month in which it began."""
         usage = outcome.usage
         target = outcome.target
+        model = target.model if target is not None else call.model
         elapsed = self.clock.monotonic() - call.started
         return UsageRecord(
             month=call.notes.get("month") or self.month(self.clock.time() - elapsed),
             team=call.caller.team,
             user=call.caller.user,
-            # A name that only the caller knows mints no rows.
-            model=target.model if target is not None else self.model_label(call.model),
+            # A name that only the caller knows mints no rows: the provider has to have answered to it.
+            model=model if usage.total or outcome.end == "completed" else self.model_label(model),
             feature=call.feature,
             status=outcome.end,
             prompt=usage.prompt,

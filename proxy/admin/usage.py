@@ -45,13 +45,16 @@ async def own_usage(runtime: Runtime, caller: Caller) -> dict[str, Any]:
 async def admin_quotas(runtime: Runtime) -> dict[str, Any]:
     """Return every listed team's quota and budget, and those of others that called this month.
 
+    The team `default` is one of the others: its entry in llm.yml stands for teams that are not listed.
+
     Raises:
         ApiError: ``store_unavailable`` where the counters cannot be read now.
     """
     month = month_of(runtime.clock.time())
     with _readable():
         seen = {str(row["team"]) for row in await runtime.store.usage(month)}
-    teams = [*(name for name in runtime.teams if name != "default"), *sorted(seen - set(runtime.teams))]
+    listed = [name for name in runtime.teams if name != "default"]
+    teams = [*listed, *sorted(seen - set(listed))]
     rows = []
     for team in teams:
         claims, policies = _claims(runtime, team, "", "")
@@ -103,7 +106,7 @@ def _readable() -> Iterator[None]:
 def check_month(month: str) -> None:
     """Raise ValueError unless ``month`` is written as ``2026-11``."""
     try:
-        good = len(month) == 7 and period_end(month) > 0
+        good = len(month) == 7 and 1 <= int(month[5:]) <= 12 and period_end(month) > 0
     except ValueError:
         good = False
     if not good:

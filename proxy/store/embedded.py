@@ -28,6 +28,8 @@ from proxy.store.period import month_of, months_before
 SETTLE_DELAY: Final = 0.005
 FOLD_EVERY: Final = 1.0
 SWEEP_EVERY: Final = 60.0
+#: What a write may fail with: the file's own errors, and values that it cannot hold. Whoever waits must hear of either.
+UNWRITABLE: Final = (sqlite3.Error, OverflowError, TypeError, ValueError)
 
 
 class EmbeddedStore(Store):
@@ -81,7 +83,7 @@ class EmbeddedStore(Store):
         if keeper is not None:
             try:
                 keeper.fold()
-            except sqlite3.Error as error:
+            except UNWRITABLE as error:
                 self._failed(error)
             keeper.journal.close()
 
@@ -192,7 +194,7 @@ class EmbeddedStore(Store):
             keeper.recover()
             self._once = dict(journal.rows("select name, until from once"))
             self._generations = dict(journal.rows("select name, number from generation"))
-        except sqlite3.Error as error:
+        except UNWRITABLE as error:
             journal.close()
             raise OSError(f"The store {path} cannot be used: {error}.") from error
         self._keeper = keeper
@@ -205,7 +207,7 @@ class EmbeddedStore(Store):
         self._flush_timer = None
         try:
             self._flush()
-        except sqlite3.Error as error:
+        except UNWRITABLE as error:
             self._failed(error)
             # Nothing is lost: it goes with the next flush, which is tried again in a second.
             self._flush_timer = asyncio.get_running_loop().call_later(1.0, self._flush_due)
@@ -215,7 +217,7 @@ class EmbeddedStore(Store):
         waiters, self._waiters = self._waiters, []
         try:
             self._flush()
-        except sqlite3.Error as error:
+        except UNWRITABLE as error:
             failed = self._failed(error)
             for waiter, hold in waiters:
                 self._take_back(hold)
@@ -239,7 +241,7 @@ class EmbeddedStore(Store):
             self._keeper.flush()
             self.down = False
 
-    def _failed(self, error: sqlite3.Error) -> StoreUnavailable:
+    def _failed(self, error: Exception) -> StoreUnavailable:
         if not self.down:
             self.down = True
             self._log.error("store_unavailable", extra={"fields": {"store": self.kind, "reason": str(error)}})
@@ -249,7 +251,7 @@ class EmbeddedStore(Store):
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except UNWRITABLE as error:
             raise self._failed(error) from error
 
     # --- housekeeping -----------------------------------------------------------------------------------
@@ -263,7 +265,7 @@ class EmbeddedStore(Store):
                 try:
                     keeper.fold()
                     self.down = False
-                except sqlite3.Error as error:
+                except UNWRITABLE as error:
                     self._failed(error)
                 await asyncio.to_thread(keeper.journal.checkpoint)
 
@@ -272,7 +274,7 @@ class EmbeddedStore(Store):
             await asyncio.sleep(SWEEP_EVERY)
             try:
                 await self.sweep()
-            except (sqlite3.Error, StoreUnavailable) as error:
+            except (*UNWRITABLE, StoreUnavailable) as error:
                 self._log.warning("store_sweep_failed", extra={"fields": {"reason": str(error)}})
 
     async def sweep(self) -> None:

@@ -87,6 +87,18 @@ async def test_admins_see_every_team_that_is_listed_or_called(runtime: Runtime) 
     assert found["teams"][0]["budget"]["limit_usd"] == 20
 
 
+async def test_callers_without_a_team_of_their_own_are_seen_too() -> None:
+    """The team `default` counts like any unlisted one, whether or not llm.yml has an entry for the unlisted."""
+    for teams in ("teams: {default: {token_quota: 70}, platform: {}}", "teams: {platform: {}}"):
+        runtime = await runtime_of(f"{teams}\npolicies: [quota]")
+        runtime.store.record(UsageRecord(month_of(runtime.clock.time()), "default", "u", "m", "f", "completed", 5))
+        found = {row["team"]: row["quota"]["limit_tokens"] for row in (await admin_quotas(runtime))["teams"]}
+        own = 70 if "70" in teams else 100_000
+        assert found == {"platform": 100_000, "default": own}
+        await runtime.aclose()
+        await runtime.store.aclose()
+
+
 async def test_the_usage_report_is_grouped_as_asked(runtime: Runtime) -> None:
     """By any of team, user, model, feature; anything else is 400."""
     month = month_of(runtime.clock.time())
@@ -94,7 +106,7 @@ async def test_the_usage_report_is_grouped_as_asked(runtime: Runtime) -> None:
     found = await admin_usage(runtime, by="feature")
     assert (found["rows"][0]["feature"], found["rows"][0]["tokens"]) == ("f", 11)
     assert (await admin_usage(runtime, month="2020-01"))["rows"] == []
-    for wrong in ({"by": "colour"}, {"month": "yesterday"}):
+    for wrong in ({"by": "colour"}, {"month": "yesterday"}, {"month": "2026-13"}, {"month": "2026-00"}):
         with pytest.raises(ApiError) as refusal:
             await admin_usage(runtime, **wrong)
         assert refusal.value.status == 400

@@ -315,6 +315,20 @@ async def test_two_sidecars_share_a_rate_limit_to_the_call(
     assert ends == {(200, ""): 20, (429, "rate_limit_exceeded"): 40}
 
 
+def test_names_that_the_provider_does_not_know_mint_no_rows(plain: Sidecar, tag: str) -> None:
+    """Refused by the upstream, a model's name is a caller's invention: it counts as `other`."""
+
+    def rows() -> dict[str, int]:
+        report = json.loads(plain.ask("GET", "/admin/usage?by=model", key=OPS_KEY).body)
+        return {row["model"]: row["calls"] for row in report["rows"] if tag in row["model"] or row["model"] == "other"}
+
+    before = rows().get("other", 0)
+    for n in range(3):
+        assert plain.chat(f"invented-{n};{tag};status=404", max_tokens=5).status == 404
+    assert plain.chat(f"real;{tag}", max_tokens=5).status == 200
+    assert rows() == {"other": before + 3, f"real;{tag}": 1}
+
+
 def test_nonsense_usage_from_an_upstream_moves_nothing_back(plain: Sidecar, tag: str) -> None:
     """T17: claims of negative or absurd usage leave the ledger monotone and plausible."""
     last = settled(plain)["used_tokens"]

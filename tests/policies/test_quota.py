@@ -10,6 +10,7 @@ import pytest
 from policies.quota import Quota
 from proxy.providers.base import Target
 from proxy.providers.echo import Echo
+from proxy.store.base import Hold
 from tests.policies import build
 from tests.policies.limits import Limits, headers
 
@@ -158,6 +159,29 @@ async def test_gauges_show_each_listed_team_and_the_tightest_of_the_others() -> 
     used = limits.kit.metrics.token_quota_used.values
     assert set(used) == {("a",), ("other",)}
     assert used["other",] > 500
+
+
+async def test_the_gauge_gives_back_what_a_call_held_and_did_not_use() -> None:
+    """After the last call it shows what is booked, not that call's hold; a refused call changes nothing."""
+    limits = Limits(Quota, {"tokens": 1_000}, {"a": {}})
+    used = limits.kit.metrics.token_quota_used.values
+    for team, label in (("a", "a"), ("x", "other")):
+        made, hold = await limits.enter(team=team, max_tokens=500)
+        made.claimed.append(hold)
+        assert used[label,] > 500
+        error = await limits.refused(team=team, max_tokens=900)
+        limits.leave((error.call, Hold("none", [])))  # type: ignore[attr-defined]
+        assert used[label,] > 500
+        limits.leave((made, hold), 20, 30)
+        assert used[label,] == 50
+
+
+@pytest.mark.parametrize("settings", [{"tokens": 10**30}, {"default_max_tokens": 10**12}])
+def test_limits_that_no_store_could_add_up_are_load_errors(settings: dict[str, int]) -> None:
+    """Above 10**15 neither Lua nor SQLite counts exactly; a team's own value is cut to it."""
+    with pytest.raises(ValueError):
+        Quota.Config(**settings)
+    assert Limits(Quota, {}, {"a": {"token_quota": 10**30}}).policy.limit("a") == 10**15  # type: ignore[attr-defined]
 
 
 async def test_the_default_bound_of_quota_holds_for_other_limits_too() -> None:

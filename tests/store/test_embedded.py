@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -282,6 +283,17 @@ async def test_a_file_that_cannot_be_written_refuses_and_takes_back(
         assert len(store._book.holds) == held + 1
     finally:
         await store.aclose()
+
+
+async def test_what_the_file_cannot_hold_refuses_its_call_and_never_hangs(tmp_path: Path) -> None:
+    """A value that the journal cannot write is StoreUnavailable at once, as a full disk is."""
+    store = EmbeddedStore(str(tmp_path / "s.db"))
+    await store.start()
+    entering = store.admit(hold(quota(1, 10), rate(1, key="\ud800")))
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(entering, 1)
+    assert store._book.holds == {}
+    await store.aclose()
 
 
 async def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
