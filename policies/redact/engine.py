@@ -44,12 +44,10 @@ class DetectorFailed(Exception):
     """A detector's check raised; ``args[0]`` is the detector's name."""
 
 
-class Candidate(NamedTuple):
-    """Where a pattern matched. ``extent`` may not be cut by a stream; ``finding`` is None if the check said no."""
-
-    start: int
-    extent: int
-    finding: Finding | None
+#: By detector, where in the buffer its search goes on: behind a candidate that was turned down.
+Resume = dict[str, int]
+#: A candidate that was confirmed: where its match began, and what it claims.
+Candidate = tuple[int, Finding]
 
 
 class Engine:
@@ -94,11 +92,14 @@ class Engine:
         self._dead: set[bytes] = set()
         self._heads: set[bytes] = set()
 
-    def decide(self, text: bytes, start: int, final: bool) -> tuple[int, Sequence[Finding]]:
+    def decide(
+        self, text: bytes, start: int, final: bool, resume: Resume | None = None
+    ) -> tuple[int, Sequence[Finding]]:
         """Return how far ``text`` is decided, from ``start`` on, and the findings up to there.
 
         ``text`` holds at least :data:`CONTEXT` bytes before ``start`` where there were any. ``final``: nothing
-        follows. Raise :class:`DetectorFailed` if a check fails.
+        follows. ``resume`` is kept by the caller from one call to the next and moved along with ``text``. Raise
+        :class:`DetectorFailed` if a check fails.
         """
         size = len(text)
         decided = size
@@ -110,7 +111,15 @@ class Engine:
             return decided, ()
         if self._any(_ANYWHERE, text, start, size)[0][0] < 0:
             return decided, ()
-        return self._settle(self._candidates(text, start, decided), decided)
+        refused: list[tuple[int, int, str]] = []
+        decided, findings = self._settle(self._candidates(text, start, decided, refused, resume or {}), decided)
+        if resume is not None:
+            # Turned down candidates are not looked into: not even when the text is cut inside them.
+            kept = {name: at for name, at in resume.items() if at > decided}
+            kept.update((name, end) for begin, end, name in refused if begin < decided < end)
+            resume.clear()
+            resume.update(kept)
+        return decided, findings
 
     def _first_open(self, text: bytes, start: int, size: int) -> int:
         """Return the first place from which on all of ``text`` may be the beginning of a match."""
@@ -179,7 +188,9 @@ class Engine:
             at += 1
         return -1
 
-    def _candidates(self, text: bytes, start: int, decided: int) -> list[Candidate]:
+    def _candidates(
+        self, text: bytes, start: int, decided: int, refused: list[tuple[int, int, str]], resume: Resume
+    ) -> list[Candidate]:
         found: list[Candidate] = []
         indices = self._set.Match(text)
         count = len(self.detectors)
@@ -189,7 +200,7 @@ class Engine:
             detectors = list(self.detectors)
         for detector in detectors:
             try:
-                _run(detector, text, start, decided, found)
+                _run(detector, text, max(start, resume.get(detector.name, 0)), decided, found, refused)
             except Exception as error:
                 raise DetectorFailed(detector.name) from error
         return found
@@ -198,13 +209,13 @@ class Engine:
         if not candidates:
             return decided, ()
         candidates.sort(reverse=True, key=_START)
-        for start, extent, _ in candidates:  # the decided part must not end inside a candidate
-            if start < decided < extent:
+        for start, finding in candidates:  # the decided part must not end inside a candidate
+            if start < decided < finding.end:
                 decided = start
         findings: list[Finding] = []
         cluster: list[Finding] = []
         reach = 0
-        accepted = [c.finding for c in candidates if c.finding is not None and c.start < decided]
+        accepted = [finding for start, finding in candidates if start < decided]
         accepted.sort(key=_START)
         for finding in accepted:
             if finding.start >= reach and cluster:
@@ -250,12 +261,13 @@ def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
     findings.extend(winners)
 
 
-def _run(detector: Detector, text: bytes, start: int, decided: int, found: list[Candidate]) -> None:
-    """Append the candidates of one detector that begin before ``decided``."""
+def _run(
+    detector: Detector, text: bytes, at: int, decided: int, found: list[Candidate], refused: list[tuple[int, int, str]]
+) -> None:
+    """Append the candidates of one detector that begin before ``decided``, and those that were turned down."""
     match = detector.match
     check = detector.check
     secret = detector.secret
-    at = start
     size = len(text)
     while at < decided:
         spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
@@ -265,11 +277,11 @@ def _run(detector: Detector, text: bytes, start: int, decided: int, found: list[
         hit = Hit(text, spans, secret)
         verdict = True if check is None else check(hit)
         if verdict is False:
-            found.append(Candidate(begin, end, None))
+            refused.append((begin, end, detector.name))
             at = end
             continue
         low, high = hit.secret if verdict is True else verdict
-        found.append(Candidate(begin, high, Finding(low, high, detector)))
+        found.append((begin, Finding(low, high, detector)))
         at = high if high > begin else end
 
 

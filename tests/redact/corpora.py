@@ -1,4 +1,4 @@
-"""Measures the built-in detectors on labelled lines: ``python -m tests.redact.corpora [FOLDER]``.
+"""Measures the built-in detectors on labelled lines: ``make corpora``, or this file with a folder.
 
 FOLDER holds the corpora as JSON lines; without it they are unpacked from ``../shared/secrets`` next to the
 repository. Prints one table per corpus and exits with 1 where the promised quality (recall of the types that the
@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+if not __package__:  # run as a file: the repository's root is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from policies.redact.whole import find, redact_text
 
@@ -74,7 +77,9 @@ def score(path: Path) -> Score:
         positive = row["is_secret"] if "is_secret" in row else row["is_pii"]
         out = redact_text(text)
         if positive:
-            wanted = [text[a:b] for a, b, *_ in row.get("spans") or ()] or [w for w in row.get("want") or () if w in text]
+            wanted = [text[a:b] for a, b, *_ in row.get("spans") or ()] or [
+                w for w in row.get("want") or () if w in text
+            ]
             recall[rule][0] += all(w not in out for w in wanted) if wanted else out != text
             recall[rule][1] += 1
         else:
@@ -93,7 +98,12 @@ def corpora(place: Path) -> list[Score]:
 
 def table(one: Score) -> str:
     """Return one corpus as a table in Markdown."""
-    out = [f"### {one.name}", "", "| rule | found | positives | untouched | negatives |", "| --- | ---: | ---: | ---: | ---: |"]
+    out = [
+        f"### {one.name}",
+        "",
+        "| rule | found | positives | untouched | negatives |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for rule in sorted({*one.recall, *one.clean}):
         hit, positives = one.recall.get(rule, (0, 0))
         clean, negatives = one.clean.get(rule, (0, 0))
