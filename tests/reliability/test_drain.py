@@ -92,7 +92,13 @@ async def test_draining_five_hundred(own_sidecar: Start, upstream: Upstream, str
     await drain(own_sidecar, upstream, strain, tag, 500, 3.0, 6.0)
 
 
-@pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (signal.SIGTERM, signal.SIGTERM),
+        pytest.param(signal.SIGINT, signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 async def test_a_second_signal_ends_at_once(
     own_sidecar: Start, upstream: Upstream, strain: Strain, tag: str, first: signal.Signals, second: signal.Signals
 ) -> None:

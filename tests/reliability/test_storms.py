@@ -108,7 +108,9 @@ async def overload(one: Sidecar, strain: Strain, tag: str, cap: int, seconds: fl
     admitted, refused = await pace(5 * cap, seconds)
     assert len(admitted) >= cap * seconds / 0.1 * 0.3 and len(refused) > len(admitted) / 2
     assert percentile(refused, 0.9) <= 0.02 + strain.slack, (percentile(refused, 0.5), percentile(refused, 0.99))
-    assert percentile(admitted, 0.99) <= 2 * percentile(calm, 0.99) + strain.slack
+    # A percentile needs a crowd: p99 of the full size, p90 of the reduced one.
+    share = 0.99 if len(admitted) > 1000 else 0.9
+    assert percentile(admitted, share) <= 2 * percentile(calm, share) + strain.slack
     await asyncio.sleep(0.2)
     again, none = await pace(cap // 2, min(1.0, seconds / 2))
     assert not none and percentile(again, 0.5) <= 1.5 * percentile(calm, 0.5) + strain.slack
