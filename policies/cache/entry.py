@@ -27,12 +27,17 @@ class Entry(NamedTuple):
     chunk: Chunk
 
 
-def pack(record: Sequence[bytes], *, whole: bool, at: float) -> bytes | None:
-    """Return the entry for an answer's chunks, None if it is none to be kept."""
+def pack(record: Sequence[bytes], *, whole: bool, at: float, known: bool = False) -> bytes | None:
+    """Return the entry for an answer's chunks, None if it is none to be kept.
+
+    ``known``: a whole answer is known to be :func:`complete`, so that nobody has to look again.
+    """
     if not record:
         return None
     if whole:
         body = record[0]
+        if known:
+            return _HEAD.pack(_FORM, at) + body
         data = orjson.loads(body)
     else:
         fold = Fold()

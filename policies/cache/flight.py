@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from policies.base import ApiError, Call, Chunk, Target
+from policies.cache.entry import complete
 
 #: A reader may be so many bytes behind once the answer is too large to be held whole.
 LAG: Final = 1024 * 1024
@@ -29,7 +30,7 @@ class Flight:
     """
 
     __slots__ = (
-        "_base", "_close", "_hunger", "_readers", "_waiting", "begun", "complete", "error", "full", "given_up", "key",
+        "_base", "_close", "_hunger", "_readers", "_waiting", "begun", "complete", "error", "finished", "full", "given_up", "key",
         "leader", "limit", "open", "record", "size", "target", "whole",
     )  # fmt: skip
 
@@ -42,6 +43,8 @@ class Flight:
         self.record: list[bytes] = []
         self.size = 0
         self.whole = False
+        self.finished = False
+        """A whole answer came to its natural end."""
         self.begun = False
         self.complete = False
         self.full = False
@@ -59,7 +62,9 @@ class Flight:
     # --- the leader's filter ------------------------------------------------------------------------------
     def feed(self, chunk: Chunk) -> Iterable[Chunk]:
         raw = chunk.encode()
-        self.whole = chunk.whole
+        if chunk.whole:
+            self.whole = True
+            self.finished = complete(chunk.data)
         self.begun = True
         size = self.size + len(raw)
         if size > self.limit:

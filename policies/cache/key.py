@@ -25,7 +25,8 @@ class Keys:
     """Make keys for one configuration. Nothing that a client sends chooses whose entries it sees."""
 
     def __init__(self, secret: bytes, scope: str) -> None:
-        self._secret = secret
+        # Copied for each key: what HMAC does with its secret is done once.
+        self._mac = hmac.new(secret, digestmod="sha256")
         self._scope = scope
         self._providers: dict[str, Any] = {}
         self._rules: Any = None
@@ -48,9 +49,11 @@ class Keys:
         fields = [(name, body[name]) for name in sorted(body) if name not in _LEFT_OUT]
         text = orjson.dumps(
             (_FORM, request.endpoint, target.name, target.model, provider, scope, who, self._rules, generations,
-             sorted(request.ours), fields)
+             sorted(request.ours) if request.ours else (), fields)
         )  # fmt: skip
-        return hmac.digest(self._secret, text, "sha256").hex()
+        mac = self._mac.copy()
+        mac.update(text)
+        return mac.hexdigest()
 
 
 def rules(policies: Iterable[Policy[Any]]) -> str:

@@ -155,7 +155,9 @@ class Cache(Policy[CacheConfig]):
             and outcome.target is flight.target
             and call.store_refused is None
         ):
-            value = pack(flight.record, whole=flight.whole, at=self.kit.clock.time())
+            value = None
+            if not flight.whole or flight.finished:
+                value = pack(flight.record, whole=flight.whole, at=self.kit.clock.time(), known=flight.finished)
             store = self._shelf.store
             if value is not None and store is not None:
                 store.remember(flight.key, value, self.config.ttl)
