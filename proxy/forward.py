@@ -379,16 +379,20 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
     """Send once; return when a whole answer, or a stream's first content, has been decoded."""
     provider = entry.provider
     meter = call.meter
-    meter.sent = True
+    sent.began = False
     call.upstream_id = None
     began = monotonic()
     try:
         try:
             reply = await entry.upstream.send(sent, entry.credentials(index))
         except UpstreamError as error:
-            if error.code in ("upstream_unreachable", "upstream_tls"):
-                meter.sent = False
+            # What a server that was lost before its reply's head has done with the request, nobody knows.
+            meter.sent = sent.began and error.code not in ("upstream_unreachable", "upstream_tls")
             raise
+        except BaseException:
+            meter.sent = sent.began
+            raise
+        meter.sent = True
         headers = reply.headers
         for name in _UPSTREAM_IDS:
             if (value := headers.get(name)) and _REQUEST_ID.fullmatch(value):

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from proxy import __version__
 from proxy.auth import GENERATE, MANAGE, VIEW
 from proxy.errors import ApiError
+from proxy.telemetry.log import describe
 
 if TYPE_CHECKING:
     from proxy.app import Sidecar
@@ -171,7 +172,14 @@ def build(side: Sidecar) -> Starlette:
             rid = request.scope["state"]["request_id"]
             try:
                 response = await handler(side, request)
-            except ApiError as error:
+            except Exception as caught:
+                error = (
+                    caught
+                    if isinstance(caught, ApiError)
+                    else ApiError("internal_error", f"The sidecar failed; its operator finds the reason under {rid}.")
+                )
+                if error is not caught:
+                    side.runtime.log.error("internal_error", extra={"fields": {"request_id": rid, **describe(caught)}})
                 response = Response(
                     error.body(), error.status, headers=dict(error.headers), media_type="application/json"
                 )

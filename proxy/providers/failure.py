@@ -163,6 +163,8 @@ def failure(
         return UpstreamError("loop_detected", f"{vendor} leads back to this sidecar; check its base_url.", **common)
     if status == 408 or status == 504:
         return UpstreamError("upstream_timeout", f"{vendor} timed out: {text}", retryable=True, counts=True, **common)
+    if status == 508:
+        return UpstreamError("upstream_error", f"{vendor} failed: {text}", **common)
     if status >= 500:
         return UpstreamError(
             "upstream_error", f"{vendor} failed: {text}", retryable=True, counts=True, retry_after=wait,

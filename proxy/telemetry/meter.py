@@ -13,12 +13,13 @@ from proxy.request import ApiRequest
 #: More than any model reads or writes in one call; a larger claim is not believed.
 SANE: Final = 20_000_000
 _FOLD: Final = 256
+_KEEP: Final = 8_192
 
 
 class Meter:
     """Count one call's tokens: the provider's own numbers, else an estimate of what was produced."""
 
-    __slots__ = ("_parts", "_spent", "complete", "first", "request", "sent", "usage")
+    __slots__ = ("_cut", "_parts", "_spent", "complete", "first", "request", "sent", "usage")
 
     def __init__(self, request: ApiRequest) -> None:
         self.request = request
@@ -27,6 +28,8 @@ class Meter:
         self.usage: Usage | None = None
         self.first: float | None = None
         self._parts: list[str] = []
+        self._cut = 0
+        """Characters of a long answer that are not kept: its beginning and end stand for the rest."""
         self.complete = False
         """The provider's answer ended properly, so its numbers are final."""
         self._spent: list[Usage] = []
@@ -59,7 +62,20 @@ class Meter:
                 elif text := choice.get("text"):
                     parts.append(text)
         if len(parts) > _FOLD:
-            self._parts = ["".join(parts)]
+            self._fold()
+
+    def _fold(self) -> None:
+        text = "".join(self._parts)
+        if len(text) > 4 * _KEEP:
+            self._cut += len(text) - 2 * _KEEP
+            text = text[:_KEEP] + text[-_KEEP:]
+        self._parts = [text]
+
+    def _made(self, model: str) -> int:
+        """Return the tokens of what was produced, as far as a count on the event loop can tell."""
+        text = "".join(self._parts)
+        found = tokens.count_text(text, model)
+        return -(-found * (len(text) + self._cut) // len(text)) if self._cut else found
 
     def _claim(self, usage: Any) -> None:
         if type(usage) is not dict:
@@ -94,6 +110,7 @@ class Meter:
             self._spent.append(spent)
         self.usage = None
         self._parts = []
+        self._cut = 0
         self.sent = False
 
     def total(self, model: str) -> Usage:
@@ -115,11 +132,10 @@ class Meter:
                 usage = Usage()
             else:
                 prompt = tokens.estimate(self.request, model)
-                usage = Usage(prompt, tokens.count_text("".join(self._parts), model), estimated=True)
+                usage = Usage(prompt, self._made(model), estimated=True)
         elif not self.complete and usage.completion == 0 and self._parts:
             # A stream cut after the provider's opening numbers: those know nothing of the answer yet.
-            made = tokens.count_text("".join(self._parts), model)
-            usage = Usage(usage.prompt, made, usage.cached, usage.cache_write, estimated=True)
+            usage = Usage(usage.prompt, self._made(model), usage.cached, usage.cache_write, estimated=True)
         return usage
 
 

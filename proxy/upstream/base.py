@@ -30,6 +30,8 @@ class UpstreamRequest:
     applied_max_tokens: int | None = None
     """The bound on the answer where we set it, not the caller."""
     memo: Any = None
+    began: bool = False
+    """Some of it may have reached the server; set by the transport just before the first byte is written."""
 
 
 @dataclass(frozen=True, slots=True)

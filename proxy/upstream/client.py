@@ -57,6 +57,9 @@ class RawUpstream(Upstream):
         conn = pool.take(now)
         if conn is None:
             conn = await pool.open(now, until)
+        if conn.closing:
+            raise faults.unreachable("the connection ended as soon as it was made")
+        request.began = True
         body = request.body
         if len(body) <= SLICE:
             reply = conn.begin(head + body, request.method, now, until, self._max_body, sent=True)

@@ -14,6 +14,7 @@ class EchoUpstream(Upstream):
         self._provider = provider
 
     async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
+        request.began = True
         whole = self._provider.answer(request)
         if not request.stream:
             return EchoReply({"content-type": "application/json"}, [whole.encode()])

@@ -77,6 +77,7 @@ class HttpxUpstream(Upstream):
         headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
         url = self._base + self._head.target(request.path)
         self._active += 1
+        request.began = True
         try:
             attempt = Attempt(self, until)
             try:
