@@ -25,9 +25,9 @@ def attack(unit: str, size: int) -> bytes:
 
 
 def spent(engine: Engine, text: bytes) -> float:
-    """Return the CPU seconds of one look at ``text``, the better of two."""
+    """Return the CPU seconds of one look at ``text``, the best of three."""
     best = 1e9
-    for _ in range(2):
+    for _ in range(3):
         started = time.process_time()
         engine.decide(text, 0, True)
         best = min(best, time.process_time() - started)
@@ -42,8 +42,8 @@ def test_a_mebibyte_of_attack(name: str) -> None:
     for unit in ATTACKS:
         one = spent(engine, attack(unit, MIB))
         assert one <= 0.05, (unit, one)
-        if one > 0.005:
-            assert spent(engine, attack(unit, 2 * MIB)) <= 2.5 * one, unit
+        # Below some milliseconds a shared machine measures itself.
+        assert spent(engine, attack(unit, 2 * MIB)) <= max(2.5 * one, 0.02), unit
 
 
 def test_all_detectors_together_are_linear() -> None:
@@ -64,7 +64,7 @@ def test_own_patterns_cannot_blow_up(regex: str) -> None:
         assert "empty" in str(error)
         return
     for unit in ("a", "x", "ab"):
-        small, large = spent(engine, attack(unit, 100_000)), spent(engine, attack(unit, 400_000))
+        small, large = spent(engine, attack(unit, 20_000)), spent(engine, attack(unit, 80_000))
         assert large <= 8 * small + 0.01, (unit, small, large)
 
 

@@ -281,11 +281,7 @@ async def test_large_bodies_yield() -> None:
     await watcher
     text = asked.request.body["messages"][0]["content"]
     assert (
-        text.count("[EMAIL]")
-        == text.count("[API_KEY]")
-        == text.count("[PHONE]")
-        == text.count("[IP_ADDRESS]") / 2
-        == 1_500
+        text.count("[EMAIL]") == text.count("[API_KEY]") == text.count("[PHONE]") == text.count("[IP_ADDRESS]") == 1_500
     )
     assert worst < 0.25, worst  # 50 ms on a quiet machine; this one is shared
 
