@@ -140,7 +140,7 @@ def test_the_running_sidecar_is_asked(monkeypatch: pytest.MonkeyPatch, capsys: p
     """With LLM_SIDECAR_URL and LLM_SIDECAR_KEY; a refusal is told in the sidecar's words."""
     handler = type("Handler", (_Sidecar,), {"asked": []})
     server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         monkeypatch.setenv("LLM_SIDECAR_URL", f"http://127.0.0.1:{server.server_port}/v1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -61,8 +62,12 @@ OpenStore = Callable[..., Awaitable[Store]]
 
 @pytest.fixture(params=["memory", "file", "valkey", "redis"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
-    """A function that opens the store again and again: a file once at a time, Redis as often as wanted."""
+    """A function that opens the store again and again: a file once at a time, Redis as often as wanted.
+
+    A server has its own clock; the embedded ones get one that only `pause` moves.
+    """
     kind = request.param
+    clock = FakeClock() if kind in ("memory", "file") else None
     prefix = f"t{next(_ids)}:"
     if kind == "memory":
         url = "memory"
@@ -73,7 +78,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     stores: list[Store] = []
 
     async def open_one(**options: Any) -> Store:
-        store = open_store(url, prefix=prefix, deadline=10.0, **options)
+        store = open_store(url, prefix=prefix, **{"deadline": 10.0, "clock": clock, **options})
         await store.start()
         stores.append(store)
         return store
@@ -81,6 +86,14 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     yield open_one
     for store in stores:
         await store.aclose()
+
+
+async def pause(store: Any, seconds: float) -> None:
+    """Let time pass for ``store``: at once where its clock is ours."""
+    if isinstance(store._clock, FakeClock):
+        store._clock.advance(seconds)
+    else:
+        await asyncio.sleep(seconds)
 
 
 @pytest.fixture

@@ -31,14 +31,18 @@ def redis_binary() -> str | None:
 
 
 class RedisServer:
-    """One server process. ``url`` leads to it; it keeps its port over a restart."""
+    """One server process. ``url`` leads to it; it keeps its port over a restart.
+
+    With ``aof`` what it acknowledged survives `kill`: ``everysec`` would not promise that, since while a sync
+    is under way it holds writes back that it has answered.
+    """
 
     def __init__(self, binary: str, folder: Path, *options: str, aof: bool = False, port: int | None = None) -> None:
         self.binary = binary
         self.folder = folder
         self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._options = [*options, "--appendonly", "yes" if aof else "no", "--appendfsync", "everysec"]
+        self._options = [*options, "--appendonly", "yes" if aof else "no", "--appendfsync", "always"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> RedisServer:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.store.base import ClaimState, Store, UsageRecord
-from tests.store.conftest import MONTH, OpenStore, hold, money, quota, rate, slots, tokens
+from tests.store.conftest import MONTH, OpenStore, hold, money, pause, quota, rate, slots, tokens
 
 
 async def state(store: Store, claim: Any) -> ClaimState:
@@ -171,22 +171,22 @@ async def test_a_meter_refuses_for_exactly_as_long_as_it_says(store: Store) -> N
         assert (await store.admit(hold(rate(5, 1.0)))).admitted
     wait = (await store.admit(hold(rate(5, 1.0)))).states[0].wait
     assert 0.0 < wait <= 0.2
-    await asyncio.sleep(wait)
+    await pause(store, wait)
     assert (await store.admit(hold(rate(5, 1.0)))).admitted
     again = (await store.admit(hold(rate(5, 1.0)))).states[0].wait
-    assert 0.1 < again <= 0.2
+    assert 0.1 < again <= 0.2 + 1e-6
 
 
 async def test_tokens_of_running_calls_do_not_leak(store: Store) -> None:
     """What is held counts in full until the end; giving it back cannot make room that was used meanwhile."""
     one = hold(tokens(100, 100, 0.2))
     assert (await store.admit(one)).admitted
-    await asyncio.sleep(0.25)
+    await pause(store, 0.25)
     assert not (await store.admit(hold(tokens(1, 100, 0.2)))).admitted
     store.settle(one, [100])
     await settled(store)
     assert not (await store.admit(hold(tokens(90, 100, 0.2)))).admitted
-    await asyncio.sleep(0.2)
+    await pause(store, 0.2)
     assert (await store.admit(hold(tokens(90, 100, 0.2)))).admitted
 
 
@@ -247,12 +247,12 @@ async def test_users_can_be_hashed_in_the_ledger(opened: OpenStore) -> None:
 async def test_cache_entries_expire(store: Store) -> None:
     """An entry is there until its time is over, bytes untouched, and then it is not."""
     blob = bytes(range(256)) * 40
-    store.remember("k", blob, 0.25)
+    store.remember("k", blob, 0.2)
     store.remember("gone", b"x", 0.01)
     await settled(store)
     assert await store.recall("k") == blob
     assert await store.recall("nothing") is None
-    await asyncio.sleep(0.3)
+    await pause(store, 0.21)
     assert await store.recall("k") is None
     assert await store.recall("gone") is None
 
@@ -267,10 +267,10 @@ async def test_a_flush_raises_a_generation(store: Store) -> None:
 
 async def test_once_is_true_for_one(store: Store) -> None:
     """Of many that ask at the same time one is told True, until the time is over."""
-    assert sum(await asyncio.gather(*[store.once("alert", 0.2) for _ in range(50)])) == 1
+    assert sum(await asyncio.gather(*[store.once("alert", 0.1) for _ in range(50)])) == 1
     assert await store.once("another", 60.0)
-    await asyncio.sleep(0.25)
-    assert await store.once("alert", 0.2)
+    await pause(store, 0.11)
+    assert await store.once("alert", 0.1)
 
 
 async def test_a_store_that_answers_says_so(store: Store) -> None:

@@ -207,13 +207,14 @@ def sidecars(valkey: RedisServer, runner: asyncio.Runner) -> Iterator[list[Redis
 
 
 few = settings(
-    max_examples=120, deadline=None, derandomize=False, suppress_health_check=list(HealthCheck),
+    max_examples=60, deadline=None, derandomize=False, suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )  # fmt: skip
+fewer = settings(few, max_examples=30)
 many = settings(few, max_examples=10_000)
 
 
-@few
+@fewer
 @given(operations=script)
 def test_a_file_agrees_with_the_model(operations: list[Any], runner: asyncio.Runner, tmp_path_factory: Any) -> None:
     """A file store, its process killed and followed by others, against the model."""

@@ -80,9 +80,10 @@ def told(lines: list[str]) -> tuple[set[str], set[str], dict[str, int]]:
 
 
 AMOUNT = 1_000
+SEEDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10))]
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_a_file_survives_its_process(tmp_path: Path, seed: int) -> None:
     """After kill -9 at a random moment the file holds every acknowledged call: its actual amount, or all of it."""
     url = f"sqlite://{tmp_path}/store.db"
@@ -119,7 +120,7 @@ async def bury(store: RedisStore, server: RedisServer) -> None:
     await store.admit(Hold("probe", [Claim("rate", "t", "probe", 1, 10**6, 1.0)]))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_a_killed_sidecars_holds_are_booked_in_full(valkey: RedisServer, seed: int) -> None:
     """On Redis: Σ actual of ended calls + Σ holds of the dead sidecar's, exactly, and no slot is left taken."""
     prefix = f"killed{seed}:"
