@@ -29,11 +29,12 @@ from tests.fakes.process import Upstream
 from tests.fakes.redis import RedisServer
 from tests.fakes.sidecar import CLIENT_KEY, OPS_KEY, Sidecar, config
 
-_WORDS = """
+_TEXT = """
 team epic title login user story sprint board ticket report export import search filter mobile release deploy billing
 invoice payment account project roadmap backlog review comment upload download index cache queue worker alert metric
 budget customer partner workflow template summary draft version branch merge rollback migration
-""".split()
+"""
+_WORDS = _TEXT.split()
 _ANSWER = 200
 _VUS = 50
 #: Callers of the repeated load: of prompts asked within the same second the later ones wait for the first's answer.
