@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
 import ssl
@@ -37,12 +39,12 @@ class Inline:
     async def lines(self, event: str = "llm_request_completed") -> list[dict[str, Any]]:
         """Return the log lines of one kind."""
         await asyncio.sleep(0.02)
-        self.side.writer.flush()
-        try:
-            while piece := os.read(self._read, 1 << 16):
-                self._text += piece
-        except BlockingIOError:
-            pass
+        while True:
+            self.side.writer.flush()
+            try:
+                self._text += os.read(self._read, 1 << 20)
+            except BlockingIOError:
+                break
         rows = [json.loads(line) for line in self._text.splitlines()]
         return [row for row in rows if row["event"] == event]
 
@@ -65,6 +67,8 @@ async def inline(config: str, folder: str | None = None, environ: dict[str, str]
     metrics, clock = Metrics(), Clock()
     read, write = os.pipe()
     os.set_blocking(read, False)
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)  # room for a thousand lines that nobody reads yet
     writer = LineWriter(write, metrics.log_lines_dropped)
     log = logging.getLogger(f"test.{secrets.token_hex(4)}")
     log.propagate = False
@@ -80,7 +84,8 @@ async def inline(config: str, folder: str | None = None, environ: dict[str, str]
         urls.extend(api)
         ready.set()
 
-    server = Server(side, ServerOptions(listen="127.0.0.1:0", drain_delay=0, shutdown_grace=1), on_started=started)
+    options = ServerOptions(listen="127.0.0.1:0", drain_delay=0, shutdown_grace=1)
+    server = Server(side, options, on_started=started, on_refused=side.refused)
     task = asyncio.create_task(server.serve())
     await asyncio.wait_for(ready.wait(), 5)
     # An empty TLS context: loading the authorities' certificates takes longer than most tests.

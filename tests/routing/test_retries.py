@@ -37,7 +37,7 @@ async def test_r22_at_two_hundred_calls_a_second(serve: Serve) -> None:
         await asyncio.sleep(max(0.0, began + i / 200 - time.monotonic()))
         tasks.append(asyncio.ensure_future(sidecar.chat("hi", model="m")))
     await asyncio.gather(*tasks)
-    windows = 2
+    windows = 1 + int((time.monotonic() - began) // 10)
     assert len(provider.calls) <= 1.2 * 2400 + 3 * windows
 
 
