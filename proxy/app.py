@@ -12,7 +12,7 @@ import orjson
 
 from proxy.auth import GENERATE, VIEW, require
 from proxy.call import Call
-from proxy.endpoint import _early, generate, request_id
+from proxy.endpoint import count_early, generate, refuse_early, request_id
 from proxy.errors import ApiError
 from proxy.models import list_models, one_model
 from proxy.runtime import Runtime
@@ -104,21 +104,22 @@ class Sidecar:
             await generate(self, wire, headers, endpoint)
             return
         if path == "/healthz":
-            self._plain(wire, method, 200, b'{"status":"ok"}')
+            self._plain(wire, headers, method, 200, b'{"status":"ok"}')
             return
         if path == "/readyz":
-            await self._ready(wire, method)
+            await self._ready(wire, headers, method)
             return
         await self._other(scope, receive, send, wire, headers, short, method)
 
-    def _plain(self, wire: Wire, method: str, status: int, body: bytes) -> None:
+    def _plain(self, wire: Wire, headers: dict[bytes, bytes], method: str, status: int, body: bytes) -> None:
+        rid = request_id(headers)
         if method not in ("GET", "HEAD"):
-            error = ApiError("method_not_allowed", "Use GET for this path.", headers=[("allow", "GET")])
-            wire.reply(error.status, _lines(error, "req_probe"), error.body())
+            error = _wrong_method("GET")
+            wire.reply(error.status, _lines(error, rid), error.body())
             return
-        wire.reply(status, b"content-type: application/json\r\ncache-control: no-store\r\n", body)
+        wire.reply(status, (_JSON_HEAD % rid).encode() + b"cache-control: no-store\r\n", body)
 
-    async def _ready(self, wire: Wire, method: str) -> None:
+    async def _ready(self, wire: Wire, headers: dict[bytes, bytes], method: str) -> None:
         reasons = []
         if self.draining:
             reasons.append("draining")
@@ -127,7 +128,7 @@ class Sidecar:
         if needs and not await runtime.store.ping():
             reasons.append("store_unavailable")
         body = orjson.dumps({"status": "not_ready", "reasons": reasons} if reasons else {"status": "ready"})
-        self._plain(wire, method, 503 if reasons else 200, body)
+        self._plain(wire, headers, method, 503 if reasons else 200, body)
 
     async def _other(
         self,
@@ -190,11 +191,15 @@ class Sidecar:
             scope["state"] = {"caller": caller, "request_id": rid}
             await self._web(scope, receive, send)
         except ApiError as error:
-            _early(self, wire, headers, rid, caller, scope["path"][:200], error, started)
+            refuse_early(self, wire, headers, rid, caller, scope["path"][:200], error, started)
         except asyncio.CancelledError:
             raise
         except ConnectionError:
             return
+
+    def refused(self, error: ApiError, rid: str) -> None:
+        """Count and log what the server itself refused: bad framing, late headers, too many connections."""
+        count_early(self, {}, rid, None, None, error, self.runtime.clock.monotonic())
 
     # --- the log line of a call ---------------------------------------------------------------------------
     def log_call(self, fields: dict[str, Any]) -> None:

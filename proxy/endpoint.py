@@ -55,6 +55,7 @@ async def generate(
     caller: Caller | None = None
     runtime = side.runtime
     admitted = False
+    body: dict[str, Any] = {}
     try:
         try:
             caller = runtime.auth.caller(headers)
@@ -71,11 +72,11 @@ async def generate(
             request = REQUESTS[endpoint](body, size)
             route = runtime.router.plan(request.model, endpoint, started)
         except ApiError as error:
-            _early(side, wire, headers, rid, caller, endpoint, error, started)
+            refuse_early(side, wire, headers, rid, caller, endpoint, error, started, body.get("model"))
             return
         except ConnectionError:
             left = ApiError("invalid_request", "The client left before its request was complete.")
-            _early(side, wire, headers, rid, caller, endpoint, left, started, gone=True)
+            refuse_early(side, wire, headers, rid, caller, endpoint, left, started, gone=True)
             return
         feature = headers.get(b"x-llm-feature", b"").decode("utf-8", "replace")
         call = Call(rid, runtime, caller, request, route, feature if feature in runtime.features else "other", started)
@@ -94,7 +95,7 @@ async def generate(
     except asyncio.CancelledError:
         if caller is None or wire.started:
             raise
-        _early(side, wire, headers, rid, caller, endpoint, _shutting_down(), started, gone=wire.gone)
+        refuse_early(side, wire, headers, rid, caller, endpoint, _shutting_down(), started, gone=wire.gone)
     finally:
         if admitted:
             side.leave()
@@ -285,7 +286,7 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
         return not wire.paused
 
     # The first batch decides about the head; with followers, the pace is a matter of waiting.
-    direct = isinstance(source, Source) and not source.whole and call.audience is None
+    pump = source.pump if isinstance(source, Source) and not source.whole and call.audience is None else None
     behind = 0
     while batch is not None:
         if filters:
@@ -303,8 +304,8 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
                     await wire.drain()
                 else:
                     behind = await _room(call, wire, behind + len(data))
-        if direct:
-            await source.pump(take)
+        if pump is not None:
+            await pump(take)
             if wire.paused:
                 await wire.drain()
         batch = None if source.whole else await source.next()
@@ -534,31 +535,61 @@ def _line(call: Call, outcome: Outcome, stamp: str) -> dict[str, Any]:
     return line
 
 
-def _early(
+def refuse_early(
     side: Sidecar, wire: Wire, headers: dict[bytes, bytes], rid: str, caller: Caller | None, endpoint: str,
-    error: ApiError, started: float, *, gone: bool = False,
+    error: ApiError, started: float, model: Any = None, *, gone: bool = False,
 ) -> None:  # fmt: skip
-    """Refuse a request that never became a call; it is counted and logged like one."""
+    """Refuse a request that never became a call."""
     if not gone and not wire.gone:
         wire.reply(error.status, "".join(_error_head(rid, error)).encode("ascii", "replace"), error.body())
+    count_early(side, headers, rid, caller, endpoint, error, started, model, gone=gone)
+
+
+def count_early(
+    side: Sidecar, headers: dict[bytes, bytes], rid: str, caller: Caller | None, endpoint: str | None,
+    error: ApiError, started: float, model: Any = None, *, gone: bool = False,
+) -> None:  # fmt: skip
+    """Count and log a request that never became a call, in the same words as one that did."""
     runtime = side.runtime
     team = runtime.team_label(caller.team) if caller is not None else "other"
-    end: End = "client_gone" if gone else "refused"
+    end: End = "client_gone" if gone else "fault" if error.code == "internal_error" else "refused"
     runtime.metrics.requests.inc(("", "other", team, "other", STATUS[end]))
+    trace = headers.get(b"traceparent", b"")
+    feature = headers.get(b"x-llm-feature", b"").decode("utf-8", "replace")
+    duration = round((monotonic() - started) * 1000, 3)
     side.log_call(
         {
             "ts": side.stamp(),
             "level": "info",
             "event": "llm_request_completed",
             "request_id": rid,
+            "upstream_request_id": None,
+            "trace_id": trace[3:35].decode("ascii") if _TRACE.fullmatch(trace) else None,
             "endpoint": endpoint,
             "team": caller.team if caller is not None else None,
             "user": caller.user if caller is not None else None,
             "key_id": caller.key_id if caller is not None else None,
+            "feature": (feature if feature in runtime.features else "other") if feature else None,
+            "model": model[:256] if type(model) is str else None,
+            "provider": None,
+            "upstream_model": None,
             "status": error.status,
             "outcome": end,
             "code": None if gone else error.code,
-            "duration_ms": round((monotonic() - started) * 1000, 2),
+            "stream": False,
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "cached_tokens": 0,
+            "reasoning_tokens": 0,
+            "estimated": False,
+            "cost_usd": None,
+            "duration_ms": duration,
+            "ttft_ms": None,
+            "overhead_ms": duration,
+            "cache": None,
+            "stored": False,
+            "detectors": None,
+            "retries": 0,
         }
     )
 

@@ -110,7 +110,10 @@ async def _serve(
     # What lives as long as the process is no garbage: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    server = Server(side, options, ops_app=ops, on_started=started, on_drain=draining, on_reload=side.reload_soon)
+    server = Server(
+        side, options, ops_app=ops, on_started=started, on_drain=draining, on_reload=side.reload_soon,
+        on_refused=side.refused,
+    )  # fmt: skip
     try:
         code = await server.serve()
     except OSError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.errors import ApiError
-from proxy.server.refusal import STATUS_LINE, refusal
+from proxy.server.refusal import STATUS_LINE
 from proxy.ticker import NEVER, Watched
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ class Connection(asyncio.Protocol, Watched):
 
     def refuse(self, error: ApiError) -> None:
         """Reply with the server's own error and close; what the client still sends is read and dropped."""
-        status, headers, body = refusal(error)
-        self.hub.refused[error.code] += 1
+        status, headers, body = self.hub.refusal(error)
         self.write(
             b"".join(
                 (STATUS_LINE[status], headers, b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body), body)

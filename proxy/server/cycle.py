@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from proxy.errors import ApiError
 from proxy.server.asgi import AsgiSide
 from proxy.server.body import Body, too_large
-from proxy.server.refusal import STATUS_LINE, refusal
+from proxy.server.refusal import STATUS_LINE
 
 if TYPE_CHECKING:
     from proxy.server.head import Head
@@ -232,9 +232,7 @@ class Cycle(AsgiSide):
             self.connection.drop()
 
     def refuse(self, error: ApiError) -> None:
-        status, headers, body = refusal(error)
-        self.connection.hub.refused[error.code] += 1
-        self.reply(status, headers, body)
+        self.reply(*self.connection.hub.refusal(error))
 
     def _arrived(self) -> bool:
         """Tell whether the whole body has arrived, read or not."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from proxy.errors import ApiError
 from proxy.server.options import ServerOptions
+from proxy.server.refusal import refusal
 from proxy.ticker import Ticker, ticker
 
 if TYPE_CHECKING:
@@ -23,12 +26,13 @@ class Hub:
     """The application, the limits, the live connections and the requests in work of one listener.
 
     ``running`` holds every request whose application coroutine has not ended, its client there or not;
-    ``refused`` counts the replies that the server itself gave, by error code.
+    ``refused`` counts the replies that the server itself gave, by error code; ``on_refused(error, request_id)``
+    is told of each.
     """
 
     __slots__ = (
-        "app", "bodies", "cap", "connections", "draining", "lifespan_state", "loop", "options", "refused", "running",
-        "ticker",
+        "app", "bodies", "cap", "connections", "draining", "lifespan_state", "loop", "on_refused", "options", "refused",
+        "running", "ticker",
     )  # fmt: skip
 
     def __init__(self, app: App, options: ServerOptions, cap: int) -> None:
@@ -44,6 +48,15 @@ class Hub:
         self.draining = False
         self.lifespan_state: dict[str, Any] = {}
         self.refused: Counter[str] = Counter()
+        self.on_refused: Callable[[ApiError, str], None] | None = None
+
+    def refusal(self, error: ApiError) -> tuple[int, bytes, bytes]:
+        """Return status, header lines and body of a reply that the server itself gives, with a request id of its own."""
+        request_id = f"req_{secrets.token_hex(12)}"
+        self.refused[error.code] += 1
+        if self.on_refused is not None:
+            self.on_refused(error, request_id)
+        return refusal(error, request_id)
 
     def busy(self) -> bool:
         """Tell whether a request is in work, or part of a reply not yet handed to the kernel."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from http import HTTPStatus
 from typing import Final
 
@@ -21,9 +20,9 @@ def _line(status: int) -> bytes:
 STATUS_LINE: Final = tuple(_line(status) for status in range(600))
 
 
-def refusal(error: ApiError) -> tuple[int, bytes, bytes]:
-    """Return status, header lines and body of an error that no endpoint dresses up; with a request id of its own."""
-    lines = [b"content-type: application/json\r\nx-request-id: req_%b\r\n" % secrets.token_hex(12).encode()]
+def refusal(error: ApiError, request_id: str) -> tuple[int, bytes, bytes]:
+    """Return status, header lines and body of an error that no endpoint dresses up."""
+    lines = [b"content-type: application/json\r\nx-request-id: %b\r\n" % request_id.encode()]
     for name, value in error.headers:
         lines.append(f"{name}: {value}\r\n".encode("latin-1"))
     return error.status, b"".join(lines), error.body()

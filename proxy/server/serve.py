@@ -12,6 +12,7 @@ from typing import Any, Final
 import uvicorn
 import uvloop
 
+from proxy.errors import ApiError
 from proxy.server import listen
 from proxy.server.hub import App, Hub
 from proxy.server.options import ServerOptions
@@ -33,7 +34,8 @@ class Server:
 
     ``draining`` is true from the first signal on: readiness must say so. Callbacks, all synchronous and on
     the loop: ``on_started(urls, ops_urls)`` once clients can connect; ``on_drain()`` when draining begins;
-    ``on_reload()`` at SIGHUP. ``hub`` counts connections, requests in work and the server's own refusals.
+    ``on_reload()`` at SIGHUP; ``on_refused(error, request_id)`` when the server itself refused what never became
+    a call. ``hub`` counts connections, requests in work and the server's own refusals.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Server:
         on_started: Callable[[list[str], list[str]], None] | None = None,
         on_drain: Callable[[], None] | None = None,
         on_reload: Callable[[], None] | None = None,
+        on_refused: Callable[[ApiError, str], None] | None = None,
     ) -> None:
         self.options = options
         self.draining = False
@@ -54,6 +57,7 @@ class Server:
         self._on_started = on_started
         self._on_drain = on_drain
         self._on_reload = on_reload
+        self._on_refused = on_refused
         self._hubs: list[Hub] = []
         self._sockets: list[socket.socket] = []
         self._addresses: list[str] = []
@@ -120,6 +124,7 @@ class Server:
     async def _listen(self, sockets: list[socket.socket], app: App, cap: int) -> Hub:
         hub = Hub(app, self.options, cap)
         hub.draining = self.draining
+        hub.on_refused = self._on_refused
         self._hubs.append(hub)
         loop = asyncio.get_running_loop()
         for one in sockets:

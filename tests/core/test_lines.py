@@ -1,0 +1,87 @@
+"""One line a request, whatever became of it: the contract's fields, and a code that the caller saw too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from tests.core.inline import inline
+
+FIELDS = (
+    "ts", "request_id", "upstream_request_id", "trace_id", "endpoint", "team", "user", "key_id", "feature", "model",
+    "provider", "status", "code", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "estimated",
+    "cost_usd", "duration_ms", "ttft_ms", "overhead_ms", "cache", "stored", "detectors", "retries",
+)  # fmt: skip
+AUTH = """
+auth: {keys: [{id: k, key: secret-secret-secret, team: red, user: ann, roles: [generate]}]}
+features: [summary]
+"""
+GOOD = {"messages": [{"role": "user", "content": "hi"}]}
+KEY = {"authorization": "Bearer secret-secret-secret"}
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "expected"),
+    [
+        ("POST", "/v1/chat/completions", KEY, {**GOOD, "model": "m"}, {"status": 200, "code": None, "model": "m"}),
+        ("POST", "/v1/chat/completions", {}, GOOD, {"status": 401, "code": "invalid_api_key", "user": None}),
+        ("POST", "/v1/chat/completions", KEY, {"model": "m"}, {"status": 400, "model": "m", "user": "ann"}),
+        ("POST", "/v1/chat/completions", KEY, [], {"status": 400, "code": "invalid_request", "model": None}),
+        ("POST", "/v1/embeddings", KEY, {"model": 7}, {"status": 400, "model": None, "endpoint": "embeddings"}),
+        ("GET", "/v1/chat/completions", KEY, None, {"status": 405, "code": "method_not_allowed"}),
+        ("GET", "/v1/nothing", KEY, None, {"status": 404, "code": "route_not_found", "endpoint": "/v1/nothing"}),
+        ("GET", "/metrics", KEY, None, {"status": 403, "code": "permission_denied", "team": "red"}),
+    ],
+)
+async def test_every_request_has_one_line_with_all_fields(
+    method: str, path: str, headers: dict[str, str], body: Any, expected: dict[str, Any]
+) -> None:
+    """Served or refused early, a request is one line with every field of the contract, under the id that was sent."""
+    more = {"x-request-id": "mine", "traceparent": TRACE, "x-llm-feature": "summary"}
+    async with inline(AUTH) as side:
+        reply = await side.client.request(method, path, headers={**headers, **more}, json=body)
+        (line,) = await side.lines()
+        assert not (missing := set(FIELDS) - set(line)), missing
+        assert {name: line[name] for name in expected} == expected
+        assert line["status"] == reply.status_code and line["request_id"] == reply.headers["x-request-id"] == "mine"
+        assert (line["trace_id"], line["feature"]) == (TRACE[3:35], "summary")
+        if reply.status_code != 200:
+            assert line["code"] == reply.json()["error"]["code"] and line["outcome"] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"nonsense\r\n\r\n", "invalid_request"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "invalid_request"),
+        (b"GET /" + b"x" * 20_000, "headers_too_large"),
+        (b"\x16\x03\x01\x02\x00", "invalid_request"),
+    ],
+)
+async def test_what_was_no_request_has_a_line_too(raw: bytes, code: str) -> None:
+    """A reply that the server itself gives is counted and logged under the id that it carries."""
+    async with inline(AUTH) as side:
+        reader, writer = await asyncio.open_connection("127.0.0.1", side.client.base_url.port)
+        writer.write(raw)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        (line,) = await side.lines()
+        assert not set(FIELDS) - set(line)
+        assert line["code"] == code == json.loads(body)["error"]["code"]
+        assert f"x-request-id: {line['request_id']}".encode() in head
+        assert side.side.runtime.metrics.requests.values == {("", "other", "other", "other", "refused"): 1}
+
+
+async def test_probes_carry_a_request_id_and_no_line() -> None:
+    """`/healthz` and `/readyz` answer under the id they were asked with, and fill no log."""
+    async with inline(AUTH) as side:
+        for path in ("/healthz", "/readyz"):
+            for method, status in (("GET", 200), ("POST", 405)):
+                reply = await side.client.request(method, path, headers={"x-request-id": "mine"})
+                assert (reply.status_code, reply.headers["x-request-id"]) == (status, "mine")
+        assert await side.lines() == []
