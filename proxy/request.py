@@ -181,8 +181,6 @@ class CompletionRequest(ApiRequest):
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
         super().__init__(body, size)
         _check_input(body.get("prompt"), "prompt")
-        if (suffix := body.get("suffix")) is not None and type(suffix) is not str:
-            bad("`suffix` must be a string.", "suffix")
 
 
 class EmbeddingsRequest(ApiRequest):
@@ -384,6 +382,12 @@ _COMMON: Final[dict[str, Check]] = {
     "template": _STRING,
     "variables": _OBJECT,
 }
+_COMPLETIONS: Final[dict[str, Check]] = {
+    "best_of": _integer(1, 128),  # a hold multiplies by it
+    "logprobs": _integer(0, 100),
+    "echo": _BOOL,
+    "suffix": _STRING,
+}
 _CHAT: Final[dict[str, Check]] = {
     "max_completion_tokens": _integer(1, MAX_TOKENS),
     "tools": _check_tools,
@@ -403,6 +407,7 @@ _CHAT: Final[dict[str, Check]] = {
 
 ApiRequest.checks = _COMMON
 ChatRequest.checks = _COMMON | _CHAT
+CompletionRequest.checks = _COMMON | _COMPLETIONS
 
 # --- the slots of a request ----------------------------------------------------------------------------
 

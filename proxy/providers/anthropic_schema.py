@@ -41,7 +41,7 @@ def _convert(node: Any, lost: list[str]) -> Any:
         elif key in ("anyOf", "allOf", "oneOf") and isinstance(value, list):
             # No oneOf in the grammar; anyOf admits at least the same answers.
             out["anyOf" if key == "oneOf" else key] = [_convert(child, lost) for child in value]
-        elif (key == "format" and value in _FORMATS) or (key == "minItems" and value in (0, 1)):
+        elif (key == "format" and type(value) is str and value in _FORMATS) or (key == "minItems" and value in (0, 1)):
             out[key] = value
         elif key == "additionalProperties":
             if value is not False:

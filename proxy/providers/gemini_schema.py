@@ -148,7 +148,7 @@ class _Converter:
             step = unquote(step).replace("~1", "/").replace("~0", "~")
             if type(node) is dict:
                 node = node.get(step)
-            elif type(node) is list and step.isdigit() and int(step) < len(node):
+            elif type(node) is list and step.isdecimal() and len(step) < 10 and int(step) < len(node):
                 node = node[int(step)]
             else:
                 return None

@@ -186,7 +186,7 @@ class OpenAI(Provider):
 
 
 def _status(value: Any) -> int | None:
-    if type(value) is str and value.isdigit():
+    if type(value) is str and value.isdecimal() and len(value) == 3:
         value = int(value)
     return value if type(value) is int and 400 <= value < 600 else None
 
