@@ -341,6 +341,7 @@ class OpenAIDecoder(StreamDecoder):
         "_after",
         "_before",
         "_choice",
+        "_closing",
         "_endpoint",
         "_envelope",
         "_finished",
@@ -372,6 +373,8 @@ class OpenAIDecoder(StreamDecoder):
         self._open: set[int] = set()
         self._finished = False
         self._usage: dict[str, Any] | None = None
+        self._closing: Chunk | None = None
+        """The upstream's own usage chunk, where nothing has to change in it."""
         self._last: dict[str, Any] = {}
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
@@ -400,7 +403,7 @@ class OpenAIDecoder(StreamDecoder):
             )
         choices = piece.get("choices")
         if not choices:
-            return self._without_choices(event, piece)
+            return self._without_choices(event, piece, data)
         chunk = Chunk(piece, data)
         if piece.get("usage"):
             # Usage belongs on a chunk of its own; some servers repeat it on every chunk, cumulative.
@@ -520,12 +523,14 @@ class OpenAIDecoder(StreamDecoder):
         if "function_call" in delta or "annotations" in delta or type(delta.get("content")) is list:
             _mend_part(chunk, delta)
 
-    def _without_choices(self, event: str, piece: dict[str, Any]) -> Sequence[Chunk]:
+    def _without_choices(self, event: str, piece: dict[str, Any], data: bytes) -> Sequence[Chunk]:
         error = piece.get("error")
         if error or event == "error":
             raise self._provider._in_band(error or piece)
         if usage := piece.get("usage"):
             self._usage = usage
+            if piece.get("id") == self._id and piece.get("object") == self._object and piece.get("choices") == []:
+                self._closing = Chunk(piece, data)
             self._last = self._last or {
                 "id": piece.get("id") or "chatcmpl-0", "object": self._object,
                 "created": piece.get("created") or 0, "model": piece.get("model") or self._model,
@@ -539,7 +544,9 @@ class OpenAIDecoder(StreamDecoder):
         usage, self._usage = self._usage, None
         if usage is None or type(usage) is not dict:
             return ()
-        last = Chunk({**self._last, "choices": [], "usage": usage})
+        last = self._closing
+        if last is None or last.data["usage"] is not usage:
+            last = Chunk({**self._last, "choices": [], "usage": usage})
         _mend_envelope(last)
         return (last,)
 
