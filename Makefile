@@ -2,6 +2,7 @@
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 PYTHON ?= python3
+ARGS ?=
 .DEFAULT_GOAL := help
 .PHONY: help setup dev run test check slow bench bench-seed race corpora clients image-check demo clean lock
 
@@ -9,7 +10,8 @@ help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 .venv/.run: requirements.txt requirements-build.txt pyproject.toml
-	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	@echo "Installing the sidecar into .venv (hash-locked) ..."
 	@$(PIP) install -q --require-hashes -r requirements.txt -r requirements-build.txt
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
@@ -24,8 +26,8 @@ setup: .venv/.run ## a virtual environment in .venv, so that .venv/bin/llm-sidec
 
 dev: .venv/.dev ## the same with what tests and checks need
 
-run: setup ## serve on 127.0.0.1:8080: OpenAI with OPENAI_API_KEY, else a tiny real model fetched once (DEMO=0: echo)
-	@$(PY) deploy/demo/run.py
+run: setup ## serve on 127.0.0.1:8080: OpenAI with OPENAI_API_KEY, else a tiny real model fetched once (DEMO=0: echo; ARGS="--port 9000")
+	@$(PY) deploy/demo/run.py $(ARGS)
 
 test: dev ## the whole test suite
 	@$(PY) -m pytest -q -n 2

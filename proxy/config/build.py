@@ -213,7 +213,9 @@ class Builder:
         self._collect(*settings.api_key)
         self._printable(settings, path)
         # The environment alone has said which variable is missing.
-        wanting = cls.needs_key and self.document.expands and not (absent or tried or settings.api_key or settings.base_url)
+        wanting = (
+            cls.needs_key and self.document.expands and not (absent or tried or settings.api_key or settings.base_url)
+        )
         # A mistake in the entry may be the mistyped key itself.
         if wanting and len(self.document.problems) == before:
             self.document.add(path, "this provider needs an `api_key`, such as "

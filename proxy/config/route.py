@@ -62,7 +62,8 @@ class ModelRoute(Strict):
 
     strategy: Literal["ordered", "weighted"] = "ordered"
     targets: Annotated[
-        tuple[Annotated[RouteTarget, BeforeValidator(_target)], ...], WithJsonSchema({"type": "array", "minItems": 1, "items": _TARGET_SCHEMA})
+        tuple[Annotated[RouteTarget, BeforeValidator(_target)], ...],
+        WithJsonSchema({"type": "array", "minItems": 1, "items": _TARGET_SCHEMA}),
     ] = Field(min_length=1)
 
     @model_validator(mode="before")
