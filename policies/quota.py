@@ -74,7 +74,7 @@ class Quota(Policy[QuotaConfig]):
         self._holds.saw(claim.team, claim.key, state.remaining)
         if self.config.by == "team":
             self._gauge(claim.team, limit, state.used)
-            if claim.amount * 100 > limit:  # a smaller hold moves the gauge by less than a panel shows: spare the call the work
+            if claim.amount * 100 > limit:  # a smaller hold does not show: spare the call the work
                 call.defer(lambda outcome: self._settled(call, claim, outcome))
         if self.enforce:
             call.headers += (
