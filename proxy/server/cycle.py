@@ -72,6 +72,9 @@ class Cycle(AsgiSide):
         self.whole = True
         if (incoming.length or incoming.received) > limit:
             raise too_large(limit)
+        if incoming.length is not None:
+            # The declared size is reserved at once: bodies that arrive side by side must not starve each other.
+            self.hold(incoming.length - self._held)
         while True:
             if incoming.error is not None:
                 raise incoming.error
@@ -121,7 +124,8 @@ class Cycle(AsgiSide):
         before = incoming.received
         rest = incoming.feed(data)
         try:
-            self.hold(incoming.received - before)
+            if incoming.received > self._held:
+                self.hold(incoming.received - max(before, self._held))
         except ApiError as error:
             incoming.error = error
         return rest

@@ -179,3 +179,47 @@ async def test_headers_above_16_kib_are_refused_with_431() -> None:
             (await client.ask(b"GET /" + b"x" * 17_000)).check_error(431, "headers_too_large")
         async with await site.raw() as client:
             (await client.ask(b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 3000)).check_error(431, "headers_too_large")
+
+
+async def test_declared_bodies_are_reserved_so_that_they_do_not_starve_each_other():
+    """With room for two bodies at once, two of four that arrive side by side get through whole; the others are told 503."""
+
+    from proxy.server.options import ServerOptions
+    from proxy.server.serve import Server
+
+    size = 1 << 20
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        wire = scope["extensions"]["llm_sidecar"]
+        try:
+            body = await wire.read_body(size)
+            wire.reply(200, b"", b"%d" % len(body))
+        except Exception as error:
+            wire.reply(getattr(error, "status", 500), b"", b"")
+
+    urls: list[str] = []
+    ready = asyncio.Event()
+    options = ServerOptions(listen="127.0.0.1:0", drain_delay=0, shutdown_grace=1, max_bodies_bytes=2 * size)
+    server = Server(app, options, on_started=lambda api, ops: (urls.extend(api), ready.set()))
+    task = asyncio.create_task(server.serve())
+    await ready.wait()
+    port = int(urls[0].rpartition(":")[2])
+    begun = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+    for _, writer in begun:
+        writer.write(head + b"x" * 1000)
+    await asyncio.sleep(0.2)
+    for _, writer in begun:
+        writer.write(b"x" * (size - 1000))
+    statuses = sorted([(await reader.readline())[9:12] for reader, _ in begun])
+    for _, writer in begun:
+        writer.close()
+    server.stop(delay=False)
+    await task
+    assert statuses == [b"200", b"200", b"503", b"503"]
