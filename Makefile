@@ -10,8 +10,9 @@ help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 .venv/.run: requirements.txt requirements-build.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	@$(PIP) --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")' \
+	  && $(PYTHON) -m venv .venv; }
 	@echo "Installing the sidecar into .venv (hash-locked) ..."
 	@$(PIP) install -q --require-hashes -r requirements.txt -r requirements-build.txt
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
