@@ -36,6 +36,8 @@ __all__ = [
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 LOOPBACK = ("localhost", "::1")
+#: The most that a limit can say: sums of it still fit every store's integers.
+MOST = 10**15
 
 
 class Address(NamedTuple):
@@ -158,10 +160,10 @@ def _sentence(error: Exception) -> str:
 class RateSettings(Strict):
     """A rate limit that stands in for the policy's own."""
 
-    requests: int | None = Field(None, ge=1)
-    tokens: int | None = Field(None, ge=1)
-    per: Duration = Field(60.0, gt=0, le=86_400)
-    concurrent: int | None = Field(None, ge=1)
+    requests: int | None = Field(None, ge=1, le=MOST)
+    tokens: int | None = Field(None, ge=1, le=MOST)
+    per: Duration = Field(60.0, ge=0.001, le=86_400)
+    concurrent: int | None = Field(None, ge=1, le=MOST)
 
     @model_validator(mode="after")
     def _some(self) -> RateSettings:
@@ -181,9 +183,9 @@ class UserSettings(Strict):
 class TeamSettings(Strict):
     """An entry of ``teams:``; None or empty means that the policy's own value holds."""
 
-    token_quota: int | None = Field(None, ge=0)
+    token_quota: int | None = Field(None, ge=0, le=MOST)
     allowed_models: tuple[Name, ...] | None = None
-    budget_usd: float | None = Field(None, ge=0)
+    budget_usd: float | None = Field(None, ge=0, le=1e8)
     rate_limit: RateSettings | None = None
     parameters: Parameters = {}
     opt_out: bool = False
@@ -193,9 +195,9 @@ class TeamSettings(Strict):
 class Price(Strict):
     """US dollars per million tokens."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
-    cached_input: float | None = Field(None, ge=0)
+    input: float = Field(ge=0, le=1e6)
+    output: float = Field(ge=0, le=1e6)
+    cached_input: float | None = Field(None, ge=0, le=1e6)
 
 
 class UsageSettings(Strict):
