@@ -43,7 +43,8 @@ def _budget(scope: Scope) -> None:
         return
     path, entry = found
     settings: Any = entry.config
-    if getattr(settings, "usd", 0) is None and not any(team.budget_usd for team in scope.config.teams.values()):
+    unsaid = getattr(settings, "usd", 0) is None and "usd" not in scope.settings(path)  # a bad one is told already
+    if unsaid and not any(team.budget_usd for team in scope.config.teams.values()):
         scope.bad(path, "there is no budget to keep to; set `usd` here, or `budget_usd` for a team")
     throttle, stop = getattr(settings, "throttle", None), getattr(settings, "hard_stop", None)
     if throttle is not None and stop is not None and _given(settings, "throttle") and stop <= throttle.at:
