@@ -118,7 +118,11 @@ async def _serve(
         code = await server.serve()
     except OSError as error:
         log.error("listen_failed", extra={"fields": {"reason": str(error)}})
-        print(f"llm-sidecar: cannot listen on {settings.listen}: {error}", file=sys.stderr)
+        reason = (error.strerror or str(error)).removesuffix(".").removeprefix(f"Cannot listen on {settings.listen}: ")
+        print(
+            f"llm-sidecar: cannot listen on {settings.listen}: {reason}; name another address with --port or --host",
+            file=sys.stderr,
+        )
         code = 1
     watching.cancel()
     await background.aclose(2.0)
