@@ -148,7 +148,9 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
             runtime = call.runtime
             if call.request.stream:
                 keeper = Keeper(call, wire, runtime.config.server.keep_alive)
-            reply, above = await ask(call, runtime.steps) if runtime.steps else (None, 0)
+            reply, above = None, 0
+            if runtime.steps or "template" in call.request.body:
+                reply, above = await ask(call, runtime.steps)
             call.policy_s = monotonic() - call.started
             if call.gone and call.on_leave is None:
                 raise asyncio.CancelledError
