@@ -54,6 +54,8 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
     Raises:
         ApiError: a policy refused, failed (:class:`PolicyFault`), or the store is down and it is set to refuse.
     """
+    if "template" in call.request.body:
+        _check_template(call, steps)
     pending: list[tuple[Step, Sequence[Claim]]] = []
     for position, step in enumerate(steps):
         if pending and not step.claims:
@@ -80,6 +82,16 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
     if pending:
         await _admit(call, pending)
     return None, len(steps)
+
+
+def _check_template(call: Call, steps: Sequence[Step]) -> None:
+    """Refuse a template that nobody would fill in: sent on, it would be a request without its prompt."""
+    if call.request.body["template"] is not None and not any(s.name == "template" and s.enforce for s in steps):
+        raise ApiError(
+            "invalid_request",
+            "This sidecar serves no templates: its llm.yml lists no `template` policy; send `messages` instead.",
+            param="template",
+        )
 
 
 async def _request(call: Call, step: Step) -> Reply | None:
@@ -182,7 +194,7 @@ def _fault(call: Call, step: Step, error: Exception) -> PolicyFault:
 
 def _decided(call: Call, step: Step, decision: str, error: ApiError | None = None) -> None:
     call.runtime.metrics.decisions.inc((step.name, decision))
-    if decision == "shadow_refuse":
+    if decision == "shadow_refuse" or decision == "shadow_answer":
         call.log.setdefault("shadow", []).append(step.name)
     if call.explain is not None:
         row: dict[str, Any] = {"policy": step.name, "decision": decision}
@@ -198,10 +210,11 @@ def _decided(call: Call, step: Step, decision: str, error: ApiError | None = Non
 class Filters:
     """The reply filters of one call, bottom of the list first."""
 
-    __slots__ = ("_call", "_chain")
+    __slots__ = ("_call", "_chain", "_stopped")
 
     def __init__(self, call: Call, steps: Sequence[Step]) -> None:
         self._call = call
+        self._stopped: ChunkFilter | None = None
         self._chain: list[tuple[Step, ChunkFilter]] = []
         for step in reversed(steps):
             if not step.replies:
@@ -218,6 +231,19 @@ class Filters:
     def __bool__(self) -> bool:
         return bool(self._chain)
 
+    def below(self, audience: Any) -> Filters | None:
+        """Return the filters up to ``audience`` if one above it stopped the reply: what the others still get.
+
+        None if one below stopped it, which ends the answer for all.
+        """
+        chain = self._chain
+        at = next((i for i, (_, one) in enumerate(chain) if one is audience), -1)
+        if at < 0 or not any(one is self._stopped for _, one in chain[at + 1 :]):
+            return None
+        rest = Filters(self._call, ())
+        rest._chain = chain[: at + 1]
+        return rest
+
     def feed(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
         """Return what the client gets for ``chunks``."""
         for step, one in self._chain:
@@ -230,8 +256,10 @@ class Filters:
             for chunk in chunks:
                 out.extend(one.feed(chunk))
         except ApiError as error:
+            self._stopped = one
             raise _refusal(self._call, step, error) from None
         except Exception as error:
+            self._stopped = one
             raise _fault(self._call, step, error) from error
         return out
 
@@ -296,27 +324,36 @@ class Replayed:
         self.whole = whole
         self.waited = 0.0
 
-    async def _one(self) -> Chunk | None:
+    async def _some(self) -> Sequence[Chunk] | None:
+        found: Any
         if self._sync is not None:
-            return next(self._sync, None)
-        assert self._iterator is not None
-        try:
-            return await self._iterator.__anext__()
-        except StopAsyncIteration:
-            return None
+            found = next(self._sync, None)
+            if found is None:
+                return None
+        else:
+            assert self._iterator is not None
+            try:
+                found = await self._iterator.__anext__()
+            except StopAsyncIteration:
+                return None
+        return found if type(found) is list else (found,)
 
     async def next(self) -> Sequence[Chunk] | None:
-        chunk = await self._one()
-        if chunk is None:
+        """Return the next batch, None at the end."""
+        some = await self._some()
+        if some is None:
             return None
         if not self._wants_whole:
-            return list(unfold(chunk)) if chunk.whole else (chunk,)
-        if chunk.whole:
-            return (chunk,)
+            if some and some[0].whole:
+                return [piece for chunk in some for piece in unfold(chunk)]
+            return some
+        if some and some[0].whole:
+            return some
         fold = Fold()
-        while chunk is not None:
-            fold.feed(chunk)
-            chunk = await self._one()
+        while some is not None:
+            for chunk in some:
+                fold.feed(chunk)
+            some = await self._some()
         return (fold.whole(),)
 
     def settle(self) -> None:
