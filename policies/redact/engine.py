@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from re2 import _re2
 
 from policies.redact.alphabet import LOUD
-from policies.redact.detector import CAP, Detector, Hit, Span, compile_union, options
+from policies.redact.detector import CAP, Detector, compile_union, options
+from policies.redact.search import Candidate, Finding, Refused, run
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _BOTH: Final = _re2.RE2.Anchor.ANCHOR_BOTH
@@ -27,17 +28,8 @@ _SHORT: Final = 64
 _WORDS: Final = 20_000
 #: The built-in detectors have two classes: nearly all, and those of keys that go on for pages.
 _NEAR: Final = 2_048
-_HERE: Final = _re2.RE2.Anchor.ANCHOR_START
 _START: Final = itemgetter(0)
 _ALWAYS: Final = b"(?s:.|\\z)"
-
-
-class Finding(NamedTuple):
-    """A span of the text (UTF-8 offsets) that a detector claims."""
-
-    start: int
-    end: int
-    detector: Detector
 
 
 class DetectorFailed(Exception):
@@ -46,8 +38,6 @@ class DetectorFailed(Exception):
 
 #: By detector, where in the buffer its search goes on: behind a candidate that was turned down.
 Resume = dict[str, int]
-#: A candidate that was confirmed: where its match began, and what it claims.
-Candidate = tuple[int, Finding]
 
 
 class Engine:
@@ -104,14 +94,17 @@ class Engine:
         size = len(text)
         decided = size
         if not final:
-            decided = self._first_open(text, start, size)
+            if self._aligned and start and size - start < _SHORT:
+                decided = self._first_open_word(text, start, size)
+            else:
+                decided = self._first_open(text, start, size)
             if decided <= start:
                 return start, ()
-        if self._quiet and LOUD.search(text, start) is None:
+        if self._quiet and size - start < _SHORT and LOUD.search(text, start) is None:
             return decided, ()
         if self._any(_ANYWHERE, text, start, size)[0][0] < 0:
             return decided, ()
-        refused: list[tuple[int, int, str]] = []
+        refused: list[Refused] = []
         decided, findings = self._settle(self._candidates(text, start, decided, refused, resume or {}), decided)
         if resume is not None:
             # Turned down candidates are not looked into: not even when the text is cut inside them.
@@ -121,14 +114,8 @@ class Engine:
             resume.update(kept)
         return decided, findings
 
-    def _first_open(self, text: bytes, start: int, size: int) -> int:
-        """Return the first place from which on all of ``text`` may be the beginning of a match."""
-        if size - start < _SHORT and start and self._aligned:
-            return self._first_open_word(text, start, size)
-        return self._search_open(text, start, size)
-
     def _first_open_word(self, text: bytes, start: int, size: int) -> int:
-        """Do the same for the few words of a stream's piece, by what is known of words seen before.
+        """Do what :meth:`_first_open` does for the few words of a stream's piece, by what is known of words seen before.
 
         Beginnings of matches are closed under cutting their end off: what is no beginning up to the next blank
         is none later. Only words of letters are remembered.
@@ -138,8 +125,8 @@ class Engine:
         while (blank := text.find(b" ", at)) >= 0:
             word = text[at - 1 : blank + 1]
             if word not in dead:
-                if not word[1:-1].isalpha() or self._search_open(text, at, blank + 1) <= blank:
-                    return self._search_open(text, at, size)
+                if not word[1:-1].isalpha() or self._first_open(text, at, blank + 1) <= blank:
+                    return self._first_open(text, at, size)
                 if len(dead) > _WORDS:
                     dead.clear()
                 dead.add(word)
@@ -147,14 +134,15 @@ class Engine:
         head = text[at - 1 : size]
         if head in self._heads:
             return at
-        found = self._search_open(text, at, size)
+        found = self._first_open(text, at, size)
         if found == at < size and head[1:].isalpha():
             if len(self._heads) > _WORDS:
                 self._heads.clear()
             self._heads.add(head)
         return found
 
-    def _search_open(self, text: bytes, start: int, size: int) -> int:
+    def _first_open(self, text: bytes, start: int, size: int) -> int:
+        """Return the first place from which on all of ``text`` may be the beginning of a match."""
         near = start
         if size - start > _NEAR:
             near = size - _NEAR
@@ -189,7 +177,7 @@ class Engine:
         return -1
 
     def _candidates(
-        self, text: bytes, start: int, decided: int, refused: list[tuple[int, int, str]], resume: Resume
+        self, text: bytes, start: int, decided: int, refused: list[Refused], resume: Resume
     ) -> list[Candidate]:
         found: list[Candidate] = []
         indices = self._set.Match(text)
@@ -200,7 +188,7 @@ class Engine:
             detectors = list(self.detectors)
         for detector in detectors:
             try:
-                _run(detector, text, max(start, resume.get(detector.name, 0)), decided, found, refused)
+                run(detector, text, max(start, resume.get(detector.name, 0)), decided, found, refused)
             except Exception as error:
                 raise DetectorFailed(detector.name) from error
         return found
@@ -259,52 +247,3 @@ def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
             winners.append(finding)
     winners.sort(key=_START)
     findings.extend(winners)
-
-
-def _run(
-    detector: Detector, text: bytes, at: int, decided: int, found: list[Candidate], refused: list[tuple[int, int, str]]
-) -> None:
-    """Append the candidates of one detector that begin before ``decided``, and those that were turned down."""
-    match = detector.match
-    check = detector.check
-    secret = detector.secret
-    size = len(text)
-    while at < decided:
-        spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
-        begin, end = spans[0]
-        if begin < 0 or begin >= decided:
-            return
-        hit = Hit(text, spans, secret)
-        verdict = True if check is None else check(hit)
-        if verdict is False:
-            refused.append((begin, end, detector.name))
-            at = end
-            continue
-        low, high = hit.secret if verdict is True else verdict
-        found.append((begin, Finding(low, high, detector)))
-        at = high if high > begin else end
-
-
-def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
-    """Return the first match of at most ``cap`` bytes; the work done grows with the text only."""
-    match, cap, size = detector.match, detector.cap, len(text)
-    window = at
-    while True:
-        until = min(size, window + 2 * cap)
-        spans: list[Span] = match(_ANYWHERE, text, at, until)
-        begin, end = spans[0]
-        if begin < 0 or begin > window + cap:
-            if until == size and begin < 0:
-                return spans
-            window += cap
-            at = max(at, window)
-            continue
-        if end - begin <= cap and (end < until or until == size):
-            return spans
-        spans = match(_HERE, text, begin, min(size, begin + cap))
-        if spans[0][0] >= 0:
-            return spans
-        at = begin + 1
-        while at < size and text[at] & 0xC0 == 0x80:
-            at += 1
-        window = max(window, at)

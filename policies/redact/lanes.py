@@ -13,7 +13,8 @@ from typing import Final, Protocol
 import orjson
 
 from policies.redact.detector import CONTEXT, Detector
-from policies.redact.engine import Engine, Finding, Resume
+from policies.redact.engine import Engine, Resume
+from policies.redact.search import Finding
 
 #: Says what to put for a finding: ``(detector, original)``; None leaves it as it is.
 Replace = Callable[[Detector, str], "str | None"]

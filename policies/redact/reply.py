@@ -30,25 +30,26 @@ class Watch:
 
 
 class Text:
-    """One text of the reply: its lane, then the originals put back."""
+    """One text of the reply: ``feed`` puts it through its lane, then puts the originals back."""
 
-    __slots__ = ("kind", "lane", "restorer", "shape")
+    __slots__ = ("_lane", "_restorer", "feed", "kind", "shape")
 
     def __init__(self, kind: str, lane: Lane, restorer: Restorer | None) -> None:
         self.kind = kind
-        self.lane = lane
-        self.restorer = restorer
+        self._lane = lane
+        self._restorer = restorer
+        self.feed: Callable[..., str] = lane.feed if restorer is None else self._restored
         self.shape: Callable[[str], dict[str, Any]] | None = None
 
-    def feed(self, text: str, final: bool = False) -> str:
-        text = self.lane.feed(text, final)
-        return text if self.restorer is None else self.restorer.feed(text, final)
+    def _restored(self, text: str, final: bool = False) -> str:
+        assert self._restorer is not None
+        return self._restorer.feed(self._lane.feed(text, final), final)
 
 
 class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
-    __slots__ = ("_engine", "_envelope", "_masker", "_originals", "_texts", "_watch")
+    __slots__ = ("_engine", "_envelope", "_feed", "_masker", "_only", "_originals", "_texts", "_watch")
 
     def __init__(
         self,
@@ -63,6 +64,8 @@ class ReplyFilter:
         self._originals = dict(originals)
         self._watch = watch
         self._texts: dict[Key, Text] = {}
+        self._only: Any = None
+        self._feed: Callable[..., str] = str
         self._envelope: dict[str, Any] = {}
 
     # --- the core calls these two
@@ -113,25 +116,23 @@ class ReplyFilter:
         choices = data.get("choices")
         if not choices:
             return (chunk,)
-        if len(choices) == 1:
-            choice = choices[0]
-            delta = choice.get("delta")
-            # The common case: one choice, one piece of content, nothing else.
-            if delta is not None and len(delta) == 1 and choice.get("finish_reason") is None:
-                text = delta.get("content")
-                known = self._texts.get((choice.get("index", 0), "content", 0))
-                if known is not None and type(text) is str and known.kind == "content" and len(self._texts) == 1:
-                    out = known.feed(text)
-                    if out != text:
-                        if not out and "usage" not in data:
-                            self._envelope = data
-                            return ()
-                        delta["content"] = out
-                        chunk.touch()
-                        if choice.get("logprobs") is not None:
-                            choice["logprobs"] = None
-                    self._envelope = data
+        choice = choices[0]
+        delta = choice.get("delta")
+        # The common case: one choice, one piece of content, nothing else; its text known and the only one.
+        if delta is not None and len(delta) == 1 and len(choices) == 1 and choice.get("finish_reason") is None:
+            text = delta.get("content")
+            if type(text) is str and choice.get("index", 0) == self._only:
+                out = self._feed(text)
+                self._envelope = data
+                if out == text:
                     return (chunk,)
+                if not out and "usage" not in data:
+                    return ()
+                delta["content"] = out
+                chunk.raw = None
+                if choice.get("logprobs") is not None:
+                    choice["logprobs"] = None
+                return (chunk,)
         return self._general(chunk)
 
     def _general(self, chunk: Chunk) -> Iterable[Chunk]:
@@ -169,7 +170,16 @@ class ReplyFilter:
                 del self._texts[key]
         if changed:
             _without_logprobs(chunk)
+        self._settle_on()
         return (*before, chunk) if before else (chunk,)
+
+    def _settle_on(self) -> None:
+        """Remember the one text of a stream, if there is one and it is content, for the common case."""
+        self._only = None
+        if len(self._texts) == 1:
+            (key, text), *_ = self._texts.items()
+            if text.kind == "content" and key[1:] == ("content", 0):
+                self._only, self._feed = key[0], text.feed
 
     def _release(self, keys: list[Key]) -> list[Chunk]:
         """Return a chunk for each of these texts that still held something back, in the reply's order."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from policies.redact.detector import Detector
-from policies.redact.engine import Engine, Finding
+from policies.redact.engine import Engine
 from policies.redact.groups import BY_NAME, GROUPS
+from policies.redact.search import Finding
 
 ALL: tuple[str, ...] = ("secrets", "pii", "network", "project")
 
