@@ -107,6 +107,15 @@ async def test_sidecars_on_one_redis_share_entries_and_flushes(serve, behind, re
     assert behind.count() == 3
 
 
+async def test_single_flight_holds_while_the_store_is_asked(serve, behind, redis):
+    """All look in Redis before any has set off: still one upstream call."""
+    async with serve(policies(cache(store=redis.url))) as side:
+        model = behind.model("first=0.1")
+        answers = await asyncio.gather(*[ask(side, model, stream=bool(i % 2)) for i in range(30)])
+        assert sorted(map(result, answers)) == ["coalesced"] * 29 + ["miss"]
+        assert behind.count() == 1
+
+
 async def test_redis_holds_no_more_than_the_answer_and_forgets_it(serve, behind, redis):
     """Keys are digests, values hold no prompt, no caller and no team; each has its time to live."""
     config = KEYS + policies(cache(store=redis.url, ttl="90s"))
