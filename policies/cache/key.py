@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from policies.base import ApiRequest, Call, Policy, Target
+from proxy import __version__
 
 #: A different form of the keyed text is a different key.
 _FORM: Final = 1
@@ -58,7 +59,9 @@ class Keys:
 
 def rules(policies: Iterable[Policy[Any]]) -> str:
     """Return a digest of the policies that change requests: another rule, another key."""
-    rows = [(p.name, p.enforce, p.fingerprint()) for p in policies if p.changes_request]
+    rows: list[Any] = [(p.name, p.enforce, p.fingerprint()) for p in policies if p.changes_request]
+    if rows:
+        rows.append(__version__)  # what is built in changes with it
     return hmac.digest(b"rules", orjson.dumps(rows, default=str, option=orjson.OPT_NON_STR_KEYS), "sha256").hex()
 
 

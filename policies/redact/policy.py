@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from typing import Any, ClassVar, Final
 
 from policies.base import ApiError, Call, Policy, Slot
@@ -34,6 +35,8 @@ class Redact(Policy[RedactConfig]):
     def __init__(self, config: RedactConfig, kit: Any) -> None:
         super().__init__(config, kit)
         self._warnings: list[str] = []
+        self._read: dict[str, str] = {}
+        """Digests of the files that the rules come from."""
         found = {detector.name: detector for detector in builtin(config.builtin)}
         own: dict[str, Action] = {}
         for pattern in config.patterns:
@@ -66,11 +69,16 @@ class Redact(Policy[RedactConfig]):
         path = os.path.join(self.kit.folder or ".", name)
         try:
             with open(path, encoding="utf-8") as file:
-                return Pack(name, file.read())
+                text = file.read()
+            self._read[name] = sha256(text.encode()).hexdigest()
+            return Pack(name, text)
         except (OSError, UnicodeDecodeError) as error:
             raise PackError(
                 f"the rule pack {name} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
+
+    def fingerprint(self) -> Any:
+        return {**super().fingerprint(), "packs": self._read}
 
     # --- the request
 

@@ -187,6 +187,18 @@ async def test_another_rule_is_another_key(one, two):
     assert digests[0] == digests[2] != digests[1]
 
 
+async def test_another_rule_pack_is_another_key(tmp_path):
+    """What a policy reads from files counts as its settings do."""
+    digests = []
+    for regex in ("AAA[0-9]{9}", "BBB[0-9]{9}"):
+        (tmp_path / "pack.toml").write_text(f"[[rules]]\nid = 'own'\nregex = '{regex}'\n")
+        text = ECHO + policies({"redact": {"packs": ["pack.toml"]}}, "cache")
+        runner = await dry_runtime(load_text(text, {}, str(tmp_path)))
+        digests.append(rules(runner.policies))
+        await runner.store.aclose()
+    assert digests[0] != digests[1]
+
+
 async def test_rules_that_change_no_request_orphan_nothing():
     """A new limit or another TTL keeps the entries."""
     digests = []
