@@ -135,6 +135,8 @@ class Call:
     policy_s = -1.0
     """Seconds that the policies took on the way in; negative until they are through."""
     upstream_s = 0.0
+    others_s = 0.0
+    """Time of a stream after its first content that the upstream or the client took."""
     """Seconds spent waiting for the upstream before the first content."""
     trace: str | None = None
     """The W3C traceparent received, passed on upstream."""

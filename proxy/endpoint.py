@@ -290,6 +290,7 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
     # The first batch decides about the head; with followers, the pace is a matter of waiting.
     pump = source.pump if isinstance(source, Source) and not source.whole and call.audience is None else None
     behind = 0
+    paused = 0.0
     while batch is not None:
         if filters:
             batch = filters.feed(batch)
@@ -302,14 +303,18 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
             wire.write(data)
             keeper.touch()
             if wire.paused:
+                paused -= monotonic()
                 if call.audience is None:
                     await wire.drain()
                 else:
                     behind = await _room(call, wire, behind + len(data))
+                paused += monotonic()
         if pump is not None:
             await pump(take)
             if wire.paused:
+                paused -= monotonic()
                 await wire.drain()
+                paused += monotonic()
         batch = None if source.whole else await source.next()
     tail = _frames(filters.flush(), wants_usage) if filters else b""
     source.settle()
@@ -317,6 +322,7 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
         wire.start(200, _head(call, _SSE))
     wire.write(tail + _DONE)
     wire.end()
+    call.others_s = source.waited + paused
 
 
 async def _room(call: Call, wire: Wire, behind: int) -> int:
@@ -487,8 +493,8 @@ def _count(call: Call, outcome: Outcome) -> None:
     metrics.duration.observe(duration, labels.duration)
     if call.meter.first is not None:
         metrics.first_token.observe(call.meter.first - call.started)
-    if outcome.end == "completed" and not call.request.stream:
-        metrics.overhead.observe(max(0.0, duration - call.upstream_s))
+    if outcome.end == "completed" and call.cache != "coalesced":
+        metrics.overhead.observe(max(0.0, duration - call.upstream_s - call.others_s))
 
 
 def _line(call: Call, outcome: Outcome, stamp: str) -> dict[str, Any]:
@@ -524,14 +530,14 @@ def _line(call: Call, outcome: Outcome, stamp: str) -> dict[str, Any]:
         "cost_usd": None if outcome.cost is None else outcome.cost / 1_000_000,
         "duration_ms": round(duration * 1000, 2),
         "ttft_ms": None if first is None else round((first - call.started) * 1000, 2),
-        "overhead_ms": round(max(0.0, duration - call.upstream_s) * 1000, 3),
+        "overhead_ms": None
+        if call.cache == "coalesced"  # it waited for another call, which says why
+        else round(max(0.0, duration - call.upstream_s - call.others_s) * 1000, 3),
         "cache": call.cache or None,
         "stored": call.kept,
         "detectors": sorted(call.detectors) if call.detectors else None,
         "retries": call.retries,
     }
-    if call.request.stream and outcome.end == "completed":
-        line["overhead_ms"] = None
     if call.log:
         line.update(call.log)
     return line

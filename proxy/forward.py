@@ -466,13 +466,13 @@ async def _begin(call: Call, source: Source, *, whole: bool) -> Source:
     held: list[Chunk] = []
     while True:
         batch = await source.next()
-        if batch is None:
-            source.hold(held, ended=True)
-            return source
-        held.extend(batch)
-        if not all(chunk.startup for chunk in batch):
-            source.hold(held)
-            return source
+        if batch is not None:
+            held.extend(batch)
+            if all(chunk.startup for chunk in batch):
+                continue
+        source.hold(held, ended=batch is None)
+        source.waited = 0.0  # so far the attempt's own time has it
+        return source
 
 
 def _encode(call: Call, target: Target) -> UpstreamRequest:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 
 from tests.core.inline import inline
+from tests.fakes.sidecar import Sidecar
 
 FIELDS = (
     "ts", "request_id", "upstream_request_id", "trace_id", "endpoint", "team", "user", "key_id", "feature", "model",
@@ -85,3 +87,17 @@ async def test_probes_carry_a_request_id_and_no_line() -> None:
                 reply = await side.client.request(method, path, headers={"x-request-id": "mine"})
                 assert (reply.status_code, reply.headers["x-request-id"]) == (status, "mine")
         assert await side.lines() == []
+
+
+def test_overhead_is_the_sidecars_own_time(sidecar: Sidecar) -> None:
+    """A slow stream's time is the upstream's, not ours, in the line and in the histogram."""
+    before = sidecar.metrics().sum("llm_overhead_seconds_count"), sidecar.metrics().sum("llm_overhead_seconds_sum")
+    sidecar.chat("gpt-4o;chunks=6;interval=0.05;tag=overhead", stream=True)
+    for _ in range(100):
+        if rows := [row for row in sidecar.calls() if "tag=overhead" in (row["model"] or "")]:
+            break
+        time.sleep(0.02)  # the line is written a moment after the reply
+    (line,) = rows
+    assert line["duration_ms"] > 250 and 0 < line["overhead_ms"] < 100, line
+    after = sidecar.metrics().sum("llm_overhead_seconds_count"), sidecar.metrics().sum("llm_overhead_seconds_sum")
+    assert after[0] == before[0] + 1 and after[1] - before[1] < 0.1
