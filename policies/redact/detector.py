@@ -69,12 +69,12 @@ class Detector:
     ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
     findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
     pattern does not. ``hint`` is a cheaper pattern that occurs wherever this one does. ``aligned`` says that matches
-    begin where words or signs do, ``anchor`` that they all hold this text within ``lead`` bytes of their beginning. Raise
+    begin where words or signs do; ``lead`` that they all hold the given hint within so many bytes of their beginning. Raise
     :class:`PatternError` for a pattern that RE2 does not take, or that matches the empty text.
     """
 
     __slots__ = (
-        "_hint", "anchor", "bounded", "cap", "check", "first", "group", "lead", "match", "name", "node", "pattern",
+        "_hint", "bounded", "cap", "check", "find", "first", "group", "lead", "match", "name", "node", "pattern",
         "priority", "replacement", "secret", "word",
     )  # fmt: skip
 
@@ -91,7 +91,6 @@ class Detector:
         hint: str = "",
         cap: int = CAP,
         aligned: bool = False,
-        anchor: str = "",
         lead: int = 0,
     ) -> None:
         self.name = name
@@ -118,8 +117,8 @@ class Detector:
             raise PatternError("it matches the empty text, and so everywhere")
         self.bounded = self.node.size <= cap
         self._hint = hint
-        self.anchor = anchor.encode()
         self.lead = lead
+        self.find = compile_union([hint]) if lead else self.match
         self.first = frozenset() if aligned else _inside(self.node)
 
     @property

@@ -34,7 +34,7 @@ def run(detector: Detector, text: bytes, at: int, decided: int, found: list[Cand
     secret = detector.secret
     size = len(text)
     while at < decided:
-        if detector.anchor:
+        if detector.lead:
             spans = _anchored(detector, text, at)
         else:
             spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
@@ -53,14 +53,14 @@ def run(detector: Detector, text: bytes, at: int, decided: int, found: list[Cand
 
 
 def _anchored(detector: Detector, text: bytes, at: int) -> list[Span]:
-    """Return the first match of a detector whose matches all hold its anchor, looking only where that stands."""
-    match, anchor, lead, size = detector.match, detector.anchor, detector.lead, len(text)
-    place = text.find(anchor, at)
+    """Return the first match of a detector whose matches all hold its hint, looking only where that stands."""
+    match, find, lead, size = detector.match, detector.find, detector.lead, len(text)
+    place = find(_ANYWHERE, text, at, size)[0][0]
     while place >= 0:
         spans: list[Span] = match(_ANYWHERE, text, max(at, place - lead), min(size, place + detector.reach))
         if 0 <= spans[0][0] <= place:
             return spans
-        place = text.find(anchor, place + 1)
+        place = find(_ANYWHERE, text, place + 1, size)[0][0]
     return _NOTHING
 
 

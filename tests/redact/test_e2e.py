@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,10 @@ def test_upstream_sees_masks(sidecars: Callable[..., Sidecar], streamed: bool) -
     name = "llm_sensitive_data_detected_total"
     for kind, n in (("email", 2), ("aws_access_key", 1)):
         assert after.sum(name, type=kind, direction="request") - before.sum(name, type=kind, direction="request") == n
-    lines = sidecar.log("Sensitive data detected")
+    limit = time.monotonic() + 5
+    while not (lines := sidecar.log("Sensitive data detected", request_id=reply.header("x-request-id"))):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
     assert lines[-1]["detectors"] == {"email": 2, "aws_access_key": 1} and lines[-1]["level"] == "warning"
     assert "ann@example" not in sidecar.stdout() + sidecar.stderr()
 

@@ -14,7 +14,7 @@ from policies.redact.whole import ALL, builtin
 from tests.redact.helpers import word
 
 #: What makes patterns try again and again: beginnings without ends, runs without bounds.
-ATTACKS = ("a", "A", "1", "-", "a@", "a.", "eyJ", "token", "-----BEGIN PRIVATE KEY", "0f", "aB3", " ", '"', "//", "bearer ",
+ATTACKS = ("a", "A", "1", "-", "a@", "a.", "eyJ", "token", "-----BEGIN PRIVATE", "0f", "aB3", " ", '"', "//", "bearer ",
            "+1(", "{[", "sk-", "é", "\n", "_", 'key = "', "AKIA", "bc1q", "://", "ghp_", "%", "a=", "@", "[", "(0")  # fmt: skip
 MIB = 1 << 20
 

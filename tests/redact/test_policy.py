@@ -265,12 +265,12 @@ async def test_large_bodies_yield() -> None:
     made = policy(builtin=["secrets", "pii", "network", "project"])
     line = "call 0171 1234567, api_key=zx81zx81 at 10.0.0.1 or a@b.io; 12 34 56 :: path/to/some/file-12ab.txt?q=1\n"
     asked = call(chat(line * 1_500))
-    worst, last, done = 0.0, time.perf_counter(), False
+    worst, last, done = 0.0, time.process_time(), False
 
     async def watch() -> None:
         nonlocal worst, last
         while not done:
-            now = time.perf_counter()
+            now = time.process_time()
             worst, last = max(worst, now - last), now
             await asyncio.sleep(0)
 
@@ -283,7 +283,7 @@ async def test_large_bodies_yield() -> None:
     assert (
         text.count("[EMAIL]") == text.count("[API_KEY]") == text.count("[PHONE]") == text.count("[IP_ADDRESS]") == 1_500
     )
-    assert worst < 0.25, worst  # 50 ms on a quiet machine; this one is shared
+    assert worst < 0.05, worst  # of CPU: the machine may have other work
 
 
 def test_what_check_prints() -> None:

@@ -16,6 +16,7 @@ _UUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9
 TABLE: Final = (
     # models
     ("openai_key", rf"\bsk-(?:[a-z]{{2,12}}-)?{_W}{{10,120}}T3BlbkFJ{_W}{{10,120}}"),
+    ("openai_project_key", rf"\bsk-(?:proj|svcacct|service|admin)-{_W}{{32,200}}"),
     ("anthropic_key", rf"\bsk-ant-(?:[a-z]{{2,8}}\d{{2}}-)?{_W}{{20,120}}"),
     ("openrouter_key", r"\bsk-or-(?:v1-)?[0-9a-f]{32,64}\b"),
     ("huggingface_token", rf"\b(?:hf|api_org)_{_AN}{{30,40}}\b"),
@@ -41,7 +42,7 @@ TABLE: Final = (
     ("google_oauth", rf"\bGOCSPX-{_W}{{28}}|\bya29\.{_W}{{20,300}}|\b1//0{_W}{{30,120}}"),
     ("google_client_id", r"\b\d{8,21}-[0-9a-z]{32}\.apps\.googleusercontent\.com\b"),
     ("azure_ad_secret", r"\b[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}"),
-    ("azure_storage_key", r"\b[A-Za-z0-9+/]{86}=="),
+    ("azure_storage_key", r"\b[A-Za-z0-9+/]{86}==|[+/][A-Za-z0-9+/]{85}=="),
     ("azure_devops_token", rf"\b{_AN}{{76}}AZDO{_AN}{{4}}\b"),
     ("azure_service_key", rf"\b{_AN}{{33,80}}(?:AzSe|ACDb|AzFu|APIM|ACR|AIoT|ASbE|AEhS)[A-Za-z0-9+/]{{5,8}}={{0,2}}"),
     ("alibaba_key", rf"\bLTAI{_AN}{{12,22}}\b"),

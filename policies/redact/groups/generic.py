@@ -177,7 +177,6 @@ DETECTORS: Final = (
         "url_credentials",
         r"(?i)\b[a-z][a-z0-9+.-]{1,20}://([^\s:/?#@\"'<>\[\]{}|\\^`]{0,120}):([^\s/?#@\"'<>\\`]{1,300})@[A-Za-z0-9\[_$-]",
         group="secrets", replacement="[CREDENTIALS]", priority=95, check=_url_credentials, hint=r"://[^\s/?#]+:[^\s/?#]+@",
-        anchor="://",
         lead=24,
     ),
     Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",

@@ -171,7 +171,7 @@ _L: Final = r"\x{C0}-\x{24F}\x{370}-\x{1FFF}\x{3040}-\x{D7FF}\x{F900}-\x{FDFF}"
 DETECTORS: Final = (
     Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,64}}"
              rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]{{0,61}}[A-Za-z0-9{_L}])?\.){{1,6}}(?:xn--[a-z0-9-]{{2,59}}|[A-Za-z{_L}]{{2,24}})",
-             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}]", aligned=True, anchor="@", lead=260,),
+             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}-]+\.", aligned=True, lead=260),
     Detector("credit_card", r"\b\d{12,19}\b|\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
              group="pii", replacement="[CREDIT_CARD]", priority=74, check=_card),
     Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}", group="pii", replacement="[IBAN]", priority=77, check=_iban,

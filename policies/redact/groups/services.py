@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from policies.redact.checks import classes, json_segment
+from policies.redact.checks import classes, json_segment, repetitive
 from policies.redact.detector import Check, Detector, Hit, Verdict
 from policies.redact.groups.formats import TABLE
 
@@ -69,7 +69,23 @@ def _vault(hit: Hit) -> Verdict:
     )
 
 
+def _varied(hit: Hit) -> Verdict:
+    """Turn down what only stands in for a key: ``ghp_xxxxxxxx…``."""
+    return not repetitive(hit.value)
+
+
+def _storage(hit: Hit) -> Verdict:
+    """Turn down a SHA-512 in base 64 (subresource integrity): 86 characters and ``==``, too."""
+    before = hit.before[-1:]
+    if re.search(rb"(?i)sha-?512[-:= \"']{1,3}$", hit.before) or (before and (before.isalnum() or before in b"+/")):
+        return False
+    return not repetitive(hit.value)
+
+
 _CHECKS: Final[dict[str, Check]] = {
+    "github_token": _varied,
+    "openai_project_key": _varied,
+    "azure_storage_key": _storage,
     "jwt": _jwt,
     "gitlab_token": _gitlab,
     "jfrog_key": _jfrog,

@@ -1,0 +1,47 @@
+"""Secrets told by the form in which they are written: a command line, an element, a call, a signed address."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from policies.redact.checks import classes, repetitive
+from policies.redact.detector import Detector, Hit, Verdict
+from policies.redact.values import dummy
+
+_NAME: Final = r"[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|salt)"
+
+
+def _told(hit: Hit) -> Verdict:
+    """Confirm a value that stands where only a secret stands: no placeholder, no variable, no plain word."""
+    span = next(span for span in hit.spans[1:] if span[0] >= 0)
+    value = hit.text[span[0] : span[1]].decode("utf-8", "replace")
+    lower, upper, digits, other = classes(value)
+    if dummy(value) or repetitive(value) or value[0] in "$<{%(-/":
+        return False
+    return span if digits and (lower or upper or other) else False
+
+
+DETECTORS: Final = (
+    Detector("ssh2_private_key", r"---- BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY ----(?:[^-]|-[^-])*(?:---- END [A-Z0-9 ]{0,30}PRIVATE KEY ----)?",
+             group="secrets", replacement="[PRIVATE_KEY]", priority=100, hint="---- BEGIN [A-Z0-9]"),
+    Detector("cli_password", r"\bsshpass[ \t]{1,4}-p[ \t]{0,4}[\"']?([^\s\"']{3,128})"
+             r"|\b(?:mysql(?:dump|admin|import|sh)?|mariadb(?:-dump)?)\b[^\n|;&]{0,160}[ \t]-p[\"']?([^\s\"'=-][^\s\"']{2,128})",
+             group="secrets", replacement="[PASSWORD]", priority=84, check=_told, hint=r"\bsshpass[ \t]|[ \t]-p[^\s=]{3}"),
+    Detector("element_secret", rf"(?i)<({_NAME})>([^<>\s]{{3,300}})</", group="secrets", replacement="[PASSWORD]", priority=84,
+             check=lambda hit: _in_group(hit, 2), hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)>[^<>\s]"),
+    Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]{{6,200}})\"|'([^'\n]{{6,200}})')", group="secrets",
+             priority=84, check=_told,
+             hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]{6}"),
+    Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']{1,60}/[^\s@\"']{1,120}@[^\s\"'<>]{1,200}",
+             group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98),
+    Detector("azure_sas", r"[?&;]sig=([A-Za-z0-9%+/_-]{32,90}={0,2})", group="secrets", priority=84, check=_told,
+             hint=r"[?&;]sig=[\w%+/-]{16}"),
+    Detector("zapier_webhook", r"\bhooks\.zapier\.com/hooks/catch/\d{4,12}/[A-Za-z0-9]{5,20}", group="secrets",
+             replacement="[WEBHOOK_URL]", priority=90),
+)  # fmt: skip
+
+
+def _in_group(hit: Hit, n: int) -> Verdict:
+    """Confirm an element's text, which may be a word: the element says what it is."""
+    value = hit.group(n)
+    return hit.spans[n] if not dummy(value) and value[0] not in "$<{%(" else False
