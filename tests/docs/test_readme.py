@@ -8,6 +8,7 @@ import pytest
 from policies.registry import BUILTIN
 from proxy.cli import COMMANDS
 from proxy.errors import TABLE
+from proxy.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -27,6 +28,13 @@ def between(name):
 def test_the_errors_table_is_the_codes():
     """Every code stands in the README with its status and type, and no other."""
     assert between("errors") == errors_table()
+
+
+def test_the_metrics_table_is_the_codes():
+    """Every metric stands in the README with its labels and meaning, and no other."""
+    rows = ["| metric | labels | says |", "| --- | --- | --- |"]
+    rows += [f"| `{m.name}` | {', '.join(m.labels) or '–'} | {m.help} |" for m in Metrics().all()]
+    assert between("metrics") == "\n".join(rows)
 
 
 def test_policies_and_commands_are_all_there():
