@@ -16,7 +16,7 @@ def _told(hit: Hit) -> Verdict:
     span = next(span for span in hit.spans[1:] if span[0] >= 0)
     value = hit.text[span[0] : span[1]].decode("utf-8", "replace")
     lower, upper, digits, other = classes(value)
-    if dummy(value) or repetitive(value) or value[0] in "$<{%(-/":
+    if len(value) < 6 or dummy(value) or repetitive(value) or value[0] in "$<{%(-/":
         return False
     return span if digits and (lower or upper or other) else False
 
@@ -29,9 +29,9 @@ DETECTORS: Final = (
              group="secrets", replacement="[PASSWORD]", priority=84, check=_told, hint=r"\bsshpass[ \t]|[ \t]-p[^\s=]{3}"),
     Detector("element_secret", rf"(?i)<({_NAME})>([^<>\s]{{3,300}})</", group="secrets", replacement="[PASSWORD]", priority=84,
              check=lambda hit: _in_group(hit, 2), hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)>[^<>\s]"),
-    Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]{{6,200}})\"|'([^'\n]{{6,200}})')", group="secrets",
+    Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]{{0,120}}\d[^\"\n]{{0,120}})\"|'([^'\n]{{0,120}}\d[^'\n]{{0,120}})')", group="secrets",
              priority=84, check=_told,
-             hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]{6}"),
+             hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]{0,120}\d"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']{1,60}/[^\s@\"']{1,120}@[^\s\"'<>]{1,200}",
              group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98),
     Detector("azure_sas", r"[?&;]sig=([A-Za-z0-9%+/_-]{32,90}={0,2})", group="secrets", priority=84, check=_told,

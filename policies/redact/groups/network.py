@@ -16,7 +16,9 @@ def _v4(hit: Hit) -> Verdict:
     ):
         return False
     before, after = hit.before, hit.after
-    if re.search(rb"[0-9]\.$|[A-Za-z_-]$|\xc2\xa7 ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$", before) or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
+    if re.search(
+        rb"[0-9]\.$|[A-Za-z_-]$|\xc2\xa7 ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$", before
+    ) or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
         return False
     if bits and int(bits) > 32:
         return hit.start, hit.start + len(address)
