@@ -158,3 +158,27 @@ def test_own_patterns_without_word_boundaries(text: str, bits: int) -> None:
     ]
     made = Engine(own)
     assert through(cut(text, bits), own=made) == through([text], own=made)
+
+
+def test_a_finding_across_members_leaves_the_structure() -> None:
+    """A pattern that reaches over JSON's own signs changes strings only: quotes, commas and brackets stay."""
+    own = Engine([Detector("reach", "a.{0,12}b", group="own", replacement="<X>")])
+    for raw, expected in {'["xa","by"]': '["x<X>","y"]', '{"k":"a1",\n"b":2}': '{"k":"a1",\n"b":2}'}.items():
+        whole = through([raw], json=True, own=own)
+        assert whole == expected
+        assert through(list(raw), json=True, own=own) == whole
+
+
+def test_what_was_turned_down_is_not_looked_into() -> None:
+    """A stream cut inside a candidate that was turned down finds in it what the whole finds: nothing."""
+    own = Engine(
+        [
+            Detector("word", r"\b[a-z-]{5,20}", group="own", replacement="<W>", check=lambda hit: hit.value[0] != "x"),
+            Detector("long", r"\bdef.{0,30}END", group="own", replacement="<L>"),
+        ]
+    )
+    for text in ("xabc-defgh zz, and on it goes for a while", "xabc-defgh zz END"):
+        whole = through([text], own=own)
+        for size in (1, 2, 5, 11):
+            assert through([text[i : i + size] for i in range(0, len(text), size)], own=own) == whole
+    assert "defgh" in through(["xabc-defgh zz"], own=own)
