@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import openai
@@ -93,7 +94,9 @@ FORBIDDEN = {
     "{% for a in what %}{% for b in what %}{% for c in what %}x{% endfor %}{% endfor %}{% endfor %}": "deeper",
     "{% for a in what recursive %}{% endfor %}": "deeper", "{{ what": "no template", "{% if what %}": "no template",
     "{{ what[0:2] }}": "look into", "{% call x() %}{% endcall %}": "no use", "{% with a=1 %}{% endwith %}": "no use",
-    "{{ loop.index }}": "look into", "{% filter upper %}x{% endfilter %}": "no use", "{% do x %}": "no template",
+    "{{ loop.index }}": "look into", "{{ self }}": "no `self`", "{% for i in what %}{{ loop }}{% endfor %}": "no `loop`",
+    "{{ what | indent(65) }}": "at most 64", "{{ " + "(" * 300 + "what" + ")" * 300 + " }}": "too deep",
+    "{{ what | _weighed }}": "no filter", "{% filter upper %}x{% endfilter %}": "no use", "{% do x %}": "no template",
 }  # fmt: skip
 
 
@@ -131,6 +134,36 @@ async def test_the_output_is_bounded():
     error = await refused(policy, {"what": ["x" * 1000] * 1000})
     assert error.param == "variables"
     assert f"{MAX_RENDERED:,}" in error.message
+
+
+ENDLESS = [
+    "{% for a in what %}{% for b in what %}{% if a == b %}{% endif %}{% endfor %}{% endfor %}",
+    "{% for a in what %}{% if 0 in what %}{% endif %}{% endfor %}",
+    "{% for a in what %}{% if what | sort | first == a %}{% endif %}{% endfor %}",
+    "{% for a in what %}{% if what | tojson | length == 1 %}{% endif %}{% endfor %}",
+    "{% for a in what | tojson %}{% for b in what | tojson %}{% endfor %}{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("source", ENDLESS)
+async def test_the_time_is_bounded(source):
+    """Loops that say nothing come to no bound of the output: they end by their steps, before others notice."""
+    policy = template(source, variables={"what": {"type": "list", "max_items": 10_000}})
+    began = time.thread_time()
+    error = await refused(policy, {"what": ["ab"] * 10_000})
+    assert time.thread_time() - began < 2
+    assert (error.status, error.param) == (400, "variables")
+    assert "too long" in error.message
+
+
+async def test_ten_thousand_items_are_no_matter():
+    """The steps are enough for the longest list that can be allowed, told item by item."""
+    policy = template(
+        "{% for a in what %}{% if a != 'x' %}- {{ a | trim | upper }}\n{% endif %}{% endfor %}",
+        variables={"what": {"type": "list", "max_items": 10_000}},
+    )
+    ((_, content),) = said(await filled(policy, {"what": ["ab"] * 10_000}))
+    assert content.count("- AB") == 10_000
 
 
 async def test_values_that_do_not_fit_the_template_are_the_callers_mistake():
