@@ -2,7 +2,8 @@
 
 Sources: platform.claude.com/docs/en/about-claude/models/overview, …/models/opus-5-5/whats-new-opus-5-5,
 …/models/sonnet-5-5/whats-new-sonnet-5-5, …/models/haiku-5-5/whats-new-haiku-5-5,
-…/build-with-claude/{thinking,effort,structured-outputs} (read in November 2026).
+…/build-with-claude/{thinking,effort,structured-outputs} (read in November 2026);
+adaptive thinking with a forced tool or a temperature as langchain-aws#1141 and #1151 report it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Capabilities(NamedTuple):
     """Values of ``output_config.effort``."""
     forced: bool = True
     """Takes ``tool_choice`` any and tool."""
+    forced_thinking: bool = True
+    """Takes those together with adaptive thinking."""
     schemas: bool = True
     """Takes ``output_config.format`` and strict tools."""
 
@@ -45,7 +48,9 @@ _CLAUDE_3: Final = Capabilities(
 )
 _CLAUDE_4: Final = _CLAUDE_3._replace(max_output=64_000, thinking="budget")
 _CLAUDE_4_5: Final = _CLAUDE_4._replace(both=False, schemas=True)
-_CLAUDE_4_6: Final = Capabilities(sampling=True, both=False, by_default=False, efforts=("low", "medium", "high", "max"))
+_CLAUDE_4_6: Final = Capabilities(
+    sampling=True, both=False, by_default=False, efforts=("low", "medium", "high", "max"), forced_thinking=False
+)
 #: Other servers that speak Anthropic's wire (llama.cpp, vLLM, other vendors): what they take is theirs to say.
 _STAND_IN: Final = _CLAUDE_4._replace(max_output=128_000, schemas=True)
 _CLAUDE_5_5: Final = Capabilities(off=None, forced=False)
@@ -59,7 +64,8 @@ _TABLE: Final[tuple[tuple[str, Capabilities], ...]] = (
     ("claude-instant*", _CLAUDE_3),
     ("claude-*-4-5*", _CLAUDE_4_5),
     ("claude-*-4-6*", _CLAUDE_4_6),
-    ("claude-*-4-[78]*", Capabilities(by_default=False)),
+    ("claude-*-4-7*", Capabilities(by_default=False, forced_thinking=False)),
+    ("claude-*-4-8*", Capabilities(by_default=False)),
     ("claude-opus-4-1*", _CLAUDE_4._replace(max_output=32_000, both=False)),
     ("claude-opus-4*", _CLAUDE_4._replace(max_output=32_000)),
     ("claude-sonnet-4*", _CLAUDE_4),

@@ -14,7 +14,7 @@ import orjson
 from proxy.chunk import Chunk
 from proxy.errors import UpstreamError
 from proxy.providers.anthropic_request import Memo
-from proxy.providers.common import count, dumps, usage_of
+from proxy.providers.common import count, dumps, new_id, usage_of
 from proxy.providers.failure import failure, snippet
 from proxy.upstream.base import Headers
 
@@ -41,8 +41,8 @@ def loads(data: bytes) -> Any:
 
 def usage(claimed: Any) -> dict[str, Any] | None:
     """Return OpenAI's usage; the vendor counts cached input beside ``input_tokens``, OpenAI inside."""
-    if not isinstance(claimed, dict) or ("input_tokens" not in claimed and "output_tokens" not in claimed):
-        return None
+    if not isinstance(claimed, dict) or claimed.get("input_tokens") is None or claimed.get("output_tokens") is None:
+        return None  # half a claim is none: all of it is estimated
     read, written = count(claimed.get("cache_read_input_tokens")), count(claimed.get("cache_creation_input_tokens"))
     details = claimed.get("output_tokens_details")
     return usage_of(
@@ -116,7 +116,8 @@ def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
                 text.append(arguments)
             else:
                 function = {"name": memo.names.get(name, name), "arguments": arguments}
-                calls.append({"id": str(block.get("id")), "type": "function", "function": function})
+                id = named(block.get("id"), new_id("toolu_", data.get("id"), len(calls)))
+                calls.append({"id": id, "type": "function", "function": function})
         elif kind == "thinking" or kind == "redacted_thinking":
             reasoning.append(block.get("thinking") or "")
             thoughts.append({**block, "x_llm_after_calls": len(calls)} if calls else block)
@@ -132,7 +133,7 @@ def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
         if spoken := "".join(reasoning):
             message["reasoning_content"] = spoken
     native = data.get("stop_reason")
-    choice = {"index": 0, "message": message, "logprobs": None, **finish(native, answered and not calls)}
+    choice = {"index": 0, "message": message, "logprobs": None, **finish(native, answered, calls=bool(calls))}
     if native == "refusal":
         message["refusal"] = refusal(data) or message["content"] or None
     completion = {
@@ -147,13 +148,14 @@ def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
     return Chunk(completion, whole=True)
 
 
-def finish(native: Any, answered: bool) -> dict[str, Any]:
+def finish(native: Any, answered: bool, *, calls: bool) -> dict[str, Any]:
     """Return ``finish_reason``, with the vendor's own word beside it; unknown words count as ``stop``.
 
-    ``answered``: a tool call stood for the answer itself, so calling it was stopping.
+    ``answered``: a tool call stood for the answer itself, so calling it was stopping, unless other ``calls`` came.
     """
-    reason = FINISH.get(native, "stop") if isinstance(native, str) else "stop"
-    if answered and reason == "tool_calls":
+    default = "tool_calls" if calls else "stop"
+    reason = FINISH.get(native, default) if isinstance(native, str) else default
+    if answered and not calls and reason == "tool_calls":
         reason = "stop"
     if isinstance(native, str) and native != reason:
         return {"finish_reason": reason, "x_llm_native_finish_reason": native}

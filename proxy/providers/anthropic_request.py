@@ -196,7 +196,7 @@ def _sampling(
             continue  # the vendor's own default, said by leaving it out
         if fixed:
             give_up(name, "this model or API version samples in its own way; leave it out")
-        elif thinks == "budget" and not (name == "top_p" and value >= 0.95):
+        elif thinks and not (name == "top_p" and value >= 0.95):
             give_up(name, "it cannot go together with reasoning")
         elif name == "temperature" and value > 1:
             give_up(name, "it goes up to 1")

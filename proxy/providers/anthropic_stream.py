@@ -14,7 +14,7 @@ from proxy.chunk import Chunk
 from proxy.providers.anthropic_reply import error_of, finish, garbage, loads, named, refusal, usage
 from proxy.providers.anthropic_request import Memo
 from proxy.providers.base import StreamDecoder
-from proxy.providers.common import dumps
+from proxy.providers.common import dumps, new_id
 
 
 class _Block:
@@ -37,7 +37,7 @@ class _Block:
 class AnthropicDecoder(StreamDecoder):
     """The vendor's event stream. Chunks share one envelope; each has its own ``choices``."""
 
-    __slots__ = ("_answered", "_blocks", "_calls", "_created", "_envelope", "_memo", "_refusal", "_stop", "_usage",
+    __slots__ = ("_answered", "_blocks", "_calls", "_created", "_envelope", "_memo", "_refusal", "_said", "_stop", "_usage",
                  "_vendor", "done")  # fmt: skip
 
     def __init__(self, memo: Memo, created: int, vendor: str) -> None:
@@ -51,6 +51,7 @@ class AnthropicDecoder(StreamDecoder):
         self._answered = False
         self._stop: Any = None
         self._refusal: str | None = None
+        self._said: list[str] = []
         self._usage: dict[str, Any] = {}
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
@@ -91,6 +92,9 @@ class AnthropicDecoder(StreamDecoder):
             raise error_of(None, piece["error"], self._vendor)
         raise garbage(self._vendor, "sent an event without a type.")
 
+    def _id(self) -> str:
+        return str(self._envelope["id"]) if self._envelope else ""
+
     def _chunk(self, delta: dict[str, Any]) -> Chunk:
         envelope = self._envelope
         if envelope is None:
@@ -114,7 +118,7 @@ class AnthropicDecoder(StreamDecoder):
         kind = start["type"]
         block = self._blocks[index] = _Block(start)
         if kind == "text":
-            return (self._chunk({"content": start["text"]}),) if start.get("text") else ()
+            return self._delta(block, {"type": "text_delta", "text": start.get("text") or ""})
         if kind == "thinking":
             return self._delta(block, {"type": "thinking_delta", "thinking": start.get("thinking") or ""})
         if kind != "tool_use":
@@ -126,7 +130,8 @@ class AnthropicDecoder(StreamDecoder):
         block.call = self._calls
         self._calls += 1
         function = {"name": self._memo.names.get(name, name), "arguments": ""}
-        call = {"index": block.call, "id": str(start.get("id")), "type": "function", "function": function}
+        id = named(start.get("id"), new_id("toolu_", self._id(), block.call))
+        call = {"index": block.call, "id": id, "type": "function", "function": function}
         return (self._chunk({"tool_calls": [call]}),)
 
     def _delta(self, block: _Block, delta: dict[str, Any]) -> Sequence[Chunk]:
@@ -135,7 +140,10 @@ class AnthropicDecoder(StreamDecoder):
             text = delta["text"]
             if type(text) is not str:
                 raise TypeError("text")
-            return (self._chunk({"content": text}),) if text else ()
+            if not text:
+                return ()
+            self._said.append(text)
+            return (self._chunk({"content": text}),)
         if kind == "input_json_delta":
             text = delta["partial_json"]
             if type(text) is not str:
@@ -165,7 +173,9 @@ class AnthropicDecoder(StreamDecoder):
             return (self._arguments(block, dumps(block.block.get("input") or {}).decode()),)
         if kind == "thinking":
             signature = (block.block.get("signature") or "") + "".join(block.signature)
-            thought = {**block.block, "thinking": "".join(block.text), "signature": signature}
+            thought = {**block.block, "thinking": "".join(block.text)}
+            if signature:
+                thought["signature"] = signature
         elif kind == "redacted_thinking":
             thought = dict(block.block)
         else:
@@ -188,10 +198,10 @@ class AnthropicDecoder(StreamDecoder):
 
     def _end(self) -> Sequence[Chunk]:
         chunks = []
-        if self._stop == "refusal" and self._refusal:
-            chunks.append(self._chunk({"refusal": self._refusal}))
+        if self._stop == "refusal" and (refused := self._refusal or "".join(self._said)):
+            chunks.append(self._chunk({"refusal": refused}))
         last = self._chunk({})
-        last.data["choices"][0].update(finish(self._stop, self._answered and not self._calls))
+        last.data["choices"][0].update(finish(self._stop, self._answered, calls=self._calls > 0))
         chunks.append(last)
         if (counts := usage(self._usage)) and self._envelope:
             chunks.append(Chunk({**self._envelope, "choices": [], "usage": counts}))

@@ -40,11 +40,12 @@ def thinking(
             bad(f"`reasoning_effort` must be one of {', '.join(_EFFORTS)}.", "reasoning_effort")
         _from_effort(effort, out, caps, settings, dropped)
     mode = {"enabled": "budget", "adaptive": "adaptive"}.get(out.get("thinking", {}).get("type", ""), "")
-    if mode != "budget":
+    forced = out.get("tool_choice", {}).get("type") in ("any", "tool")
+    if mode != "budget" and not (mode == "adaptive" and forced and not caps.forced_thinking):
         return mode
     if _forced_by_caller(body, out) or turns[-1].role == "assistant":
         drop_or_refuse(settings, dropped, source, VENDOR, "it goes with neither a forced tool nor an answer begun")
-    elif out.get("tool_choice", {}).get("type") in ("any", "tool") or not _fits(out, source) or _broken_loop(turns):
+    elif forced or not _fits(out, source) or _broken_loop(turns):
         dropped.append(source)
     else:
         return mode

@@ -23,12 +23,12 @@ _FINISH: Final = {
     "MODEL_ARMOR": "content_filter", "JAILBREAK": "content_filter",
 }  # fmt: skip
 #: The model's answer was no answer: with nothing in it, another attempt is better than an empty success.
-_BROKEN: Final = frozenset(
+BROKEN: Final = frozenset(
     ("MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "MALFORMED_RESPONSE", "TOO_MANY_TOOL_CALLS",
      "MISSING_THOUGHT_SIGNATURE")
 )  # fmt: skip
 #: Every word the reference has for the end of a candidate or for a prompt's block.
-FINISH_WORDS: Final = frozenset(_FINISH) | _BROKEN | {
+FINISH_WORDS: Final = frozenset(_FINISH) | BROKEN | {
     "OTHER", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT",
     "IMAGE_RECITATION", "IMAGE_OTHER", "NO_IMAGE",
 }  # fmt: skip
@@ -86,9 +86,12 @@ def usage(metadata: Any) -> dict[str, Any] | None:
         return None
     thoughts = get("thoughtsTokenCount")
     cached = get("cachedContentTokenCount")
+    answer, tools = count(get("candidatesTokenCount")) + count(thoughts), count(get("toolUsePromptTokenCount"))
+    if prompt is None:
+        prompt = max(0, count(get("totalTokenCount")) - answer - tools)
     return usage_of(
-        count(prompt) + count(get("toolUsePromptTokenCount")),
-        count(get("candidatesTokenCount")) + count(thoughts),
+        count(prompt) + tools,
+        answer,
         cached=None if cached is None else count(cached),
         reasoning=None if thoughts is None else count(thoughts),
     )
@@ -151,7 +154,7 @@ class Choice:
                     delta.setdefault("tool_calls", []).append(call)
                 continue
             elif (image := part.get("inlineData")) is not None:
-                url = f"data:{image.get('mimeType') or 'application/octet-stream'};base64,{image['data']}"
+                url = f"data:{image.get('mimeType') or 'application/octet-stream'};base64,{image.get('data') or ''}"
                 delta.setdefault("images", []).append({"type": "image_url", "image_url": {"url": url}})
                 self.said = True
             signature = part.get("thoughtSignature")
@@ -233,7 +236,7 @@ class Reading:
     def close(self, choice: Choice, word: Any, candidate: dict[str, Any]) -> dict[str, Any]:
         """Return the fields that end ``choice``; raise where there is nothing but a failure in it."""
         word = word if type(word) is str else str(word)
-        if word in _BROKEN and not choice.said and not choice.calls:
+        if word in BROKEN and not choice.said and not choice.calls:
             raise self.broken(word)
         choice.finished = True
         reason = finish_reason(word, calls=choice.calls > 0)

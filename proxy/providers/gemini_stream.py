@@ -9,23 +9,30 @@ from proxy.chunk import Chunk
 from proxy.errors import Truncated
 from proxy.providers.base import StreamDecoder
 from proxy.providers.failure import snippet
-from proxy.providers.gemini_reply import MISREAD, Choice, Reading, block_fields, blocked, logprobs, usage
+from proxy.providers.gemini_reply import BROKEN, MISREAD, Choice, Reading, block_fields, blocked, logprobs, usage
 
 _UNSAID: Final = "FINISH_REASON_UNSPECIFIED"
+#: A delta of these alone adds nothing that the caller reads.
+_SIGNED: Final = frozenset(("extra_content",))
 
 
 class GeminiDecoder(StreamDecoder):
-    """Gemini's stream: every event is a piece of a reply; the last one of each candidate has its finishReason."""
+    """Gemini's stream: every event is a piece of a reply; the last one of each candidate has its finishReason.
 
-    __slots__ = ("_choices", "_expected", "_head", "_reading", "_usage", "done")
+    Older models, and stand-ins, say ``STOP`` with every event, so what ends a choice is known only at the stream's
+    end, for which the vendor has no word: it closes the connection.
+    """
+
+    __slots__ = ("_choices", "_head", "_reading", "_usage", "_words", "done")
 
     def __init__(self, reading: Reading) -> None:
         self.done = False
         self._reading = reading
-        self._expected = reading.sent.candidates
         self._head: dict[str, Any] = {}
         self._choices: dict[int, Choice] = {}
         self._usage: dict[str, Any] | None = None
+        self._words: dict[int, tuple[str, dict[str, Any]]] = {}
+        """By choice: the last finishReason, with the candidate that it came with."""
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         if self.done or data == b"[DONE]":  # stand-ins close like OpenAI
@@ -52,24 +59,23 @@ class GeminiDecoder(StreamDecoder):
                 self._block(feedback, chunks)
         except MISREAD:
             raise reading.invalid(f"an event of unknown shape: {snippet(data)}") from None
-        if self._usage is not None and self._complete():
-            self.done = True
-            self._end(chunks)
         return chunks
 
     def close(self) -> Sequence[Chunk]:
         if self.done:
             return ()
-        if not self._choices or not all(choice.finished for choice in self._choices.values()):
+        choices = self._choices
+        if not choices or not all(choice.finished or index in self._words for index, choice in choices.items()):
             raise Truncated
         self.done = True
         chunks: list[Chunk] = []
-        self._end(chunks)
+        for index, choice in choices.items():
+            if not choice.finished:
+                word, candidate = self._words[index]
+                self._finish(choice, self._reading.close(choice, word, candidate), chunks)
+        if (counted := usage(self._usage)) is not None:
+            chunks.append(Chunk({**self._head, "choices": [], "usage": counted}))
         return chunks
-
-    def _complete(self) -> bool:
-        choices = self._choices
-        return len(choices) >= self._expected and all(choice.finished for choice in choices.values())
 
     def _candidate(self, candidate: dict[str, Any], position: int, chunks: list[Chunk]) -> None:
         index = candidate.get("index", position)
@@ -82,15 +88,18 @@ class GeminiDecoder(StreamDecoder):
             return
         content = candidate.get("content")
         parts = content.get("parts") if content else None
-        reading = self._reading
-        delta = choice.read(parts, reading.sent, self._head["id"]) if parts else {}
-        word = candidate.get("finishReason")
-        fields = reading.close(choice, word, candidate) if word and word != _UNSAID else None
-        if delta:
-            probabilities = candidate.get("logprobsResult")
+        delta = choice.read(parts, self._reading.sent, self._head["id"]) if parts else {}
+        probabilities = candidate.get("logprobsResult")
+        if delta or probabilities is not None:
             chunks.append(self._chunk(choice, delta, None if probabilities is None else logprobs(probabilities)))
-        if fields is not None:
-            self._finish(choice, fields, chunks)
+            if not _SIGNED.issuperset(delta):
+                self._words.pop(index, None)  # that was not the end
+        word = candidate.get("finishReason")
+        if word and word != _UNSAID:
+            self._words[index] = word, candidate
+            if word in BROKEN:
+                self._reading.close(choice, word, candidate)  # raises where there is nothing else
+                choice.finished = False
 
     def _block(self, feedback: dict[str, Any], chunks: list[Chunk]) -> None:
         if not self._choices:
@@ -99,14 +108,13 @@ class GeminiDecoder(StreamDecoder):
             if not choice.finished:
                 choice.finished = True
                 self._finish(choice, block_fields(feedback), chunks)
-        self._expected = len(self._choices)
 
     def _finish(self, choice: Choice, fields: dict[str, Any], chunks: list[Chunk]) -> None:
         refusal = fields.pop("refusal", None)
+        if not choice.begun or not (choice.said or choice.calls):
+            chunks.append(self._chunk(choice, {"content": ""}, None))
         if refusal is not None:
             chunks.append(self._chunk(choice, {"refusal": refusal}, None))
-        elif not choice.begun:
-            chunks.append(self._chunk(choice, {"content": ""}, None))
         chunks.append(
             Chunk({**self._head, "choices": [{"index": choice.index, "delta": {}, "logprobs": None, **fields}]})
         )
@@ -121,7 +129,3 @@ class GeminiDecoder(StreamDecoder):
                 "choices": [{"index": choice.index, "delta": delta, "logprobs": probabilities, "finish_reason": None}],
             }
         )
-
-    def _end(self, chunks: list[Chunk]) -> None:
-        if (counted := usage(self._usage)) is not None:
-            chunks.append(Chunk({**self._head, "choices": [], "usage": counted}))

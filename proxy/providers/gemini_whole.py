@@ -59,7 +59,7 @@ def _whole_choice(
 ) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": delta.pop("content", None if choice.calls else ""),
+        "content": delta.pop("content", None if choice.calls or choice.said else ""),
         "refusal": fields.pop("refusal", None),
         **delta,
     }

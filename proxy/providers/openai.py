@@ -15,7 +15,9 @@ import orjson
 from proxy.chunk import Chunk
 from proxy.errors import Truncated, UpstreamError
 from proxy.providers.base import Provider, ProviderSettings, StreamDecoder, Target
+from proxy.providers.common import new_id
 from proxy.providers.failure import failure, snippet
+from proxy.providers.openai_calls import CallPieces, mend_calls
 from proxy.providers.openai_history import FOREIGN, NOT_OPENAIS, foreign, plain
 from proxy.request import ApiRequest
 from proxy.upstream.base import Headers, UpstreamRequest
@@ -25,9 +27,12 @@ FINISH: Final = frozenset(("stop", "length", "tool_calls", "content_filter", "fu
 _FINISH_WORDS: Final = {
     "eos": "stop", "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "model_length": "length",
     "tool_use": "tool_calls", "tool_call": "tool_calls", "safety": "content_filter", "refusal": "content_filter",
+    "insufficient_system_resource": "length",
 }  # fmt: skip
 _TIERS: Final = ("auto", "default", "flex", "scale", "priority", "fast", None)
 _PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
+#: What a choice holds that says nothing by itself.
+_NOTHING: Final = frozenset(("index", "delta", "finish_reason", "logprobs", "native_finish_reason"))
 _OBJECT: Final = {"chat": "chat.completion.chunk", "completions": "text_completion"}
 #: Fields of ours, or of other dialects, that OpenAI answers with "Unrecognized request argument".
 _OURS: Final = ("template", "variables", "thinking_blocks")
@@ -112,8 +117,10 @@ class OpenAI(Provider):
                 counts=True,
                 retryable=True,
             )
-        if data.get("error") and "choices" not in data and "data" not in data:
+        if data.get("error") and not data.get("choices") and "data" not in data:
             raise self._in_band(data["error"])
+        if data.get("object") == "error":
+            raise self._in_band(data)
         endpoint, model = sent.memo
         chunk = Chunk(data, body, whole=True)
         if endpoint == "embeddings":
@@ -121,12 +128,14 @@ class OpenAI(Provider):
                 raise self._unlike("data", body)
             return chunk
         choices = data.get("choices")
-        if type(choices) is not list:
+        if type(choices) is not list or not choices:
             raise self._unlike("choices", body)
         for choice in choices:
             if type(choice) is not dict:
                 raise self._unlike("choices", body)
-        _mend_whole(chunk, endpoint, model)
+            if choice.get("finish_reason") == "error" or choice.get("error"):
+                raise self._in_band(choice.get("error") or "the model failed while it answered")
+        _mend_whole(chunk, endpoint, model, int(self.now()))
         return chunk
 
     def decoder(self, sent: UpstreamRequest) -> StreamDecoder:
@@ -210,14 +219,36 @@ def _mend_envelope(chunk: Chunk) -> None:
     if "service_tier" in data and data["service_tier"] not in _TIERS:
         del data["service_tier"]
         chunk.touch()
-    usage = data.get("usage")
+    if data.get("usage") is not None:
+        _mend_usage(chunk, data["usage"])
+
+
+def _mend_usage(chunk: Chunk, usage: Any) -> None:
+    """Bring usage into OpenAI's types; where a count is missing all of it goes, and is estimated."""
     if type(usage) is dict:
-        details = usage.get("prompt_tokens_details", usage)
-        if details is not usage and (type(details) is not dict or None in details.values()):
-            _mend_details(chunk, usage, "prompt_tokens_details")
-        details = usage.get("completion_tokens_details", usage)
-        if details is not usage and (type(details) is not dict or None in details.values()):
-            _mend_details(chunk, usage, "completion_tokens_details")
+        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if type(prompt) is not int or type(completion) is not int or type(usage.get("total_tokens")) is not int:
+            prompt, completion = _tokens(prompt), _tokens(completion)
+            if prompt is None or completion is None:
+                usage = None
+            else:
+                usage["prompt_tokens"], usage["completion_tokens"] = prompt, completion
+                usage["total_tokens"] = _tokens(usage.get("total_tokens")) or prompt + completion
+            chunk.touch()
+    if type(usage) is not dict:
+        del chunk.data["usage"]
+        chunk.touch()
+        return
+    details = usage.get("prompt_tokens_details", usage)
+    if details is not usage and (type(details) is not dict or None in details.values()):
+        _mend_details(chunk, usage, "prompt_tokens_details")
+    details = usage.get("completion_tokens_details", usage)
+    if details is not usage and (type(details) is not dict or None in details.values()):
+        _mend_details(chunk, usage, "completion_tokens_details")
+
+
+def _tokens(value: Any) -> int | None:
+    return int(value) if type(value) is int or (type(value) is float and value.is_integer()) else None
 
 
 def _mend_details(chunk: Chunk, usage: dict[str, Any], name: str) -> None:
@@ -229,10 +260,16 @@ def _mend_details(chunk: Chunk, usage: dict[str, Any], name: str) -> None:
 
 def _mend_part(chunk: Chunk, part: dict[str, Any]) -> None:
     """Bring a message or a delta into OpenAI's types: a null legacy call, content and annotations of other dialects."""
-    if "function_call" in part and part["function_call"] is None:
+    legacy = part.get("function_call", part)
+    if legacy is not part and (type(legacy) is not dict or not legacy):
         del part["function_call"]
         chunk.touch()
+    if type(part.get("refusal", "")) is not str and part["refusal"] is not None:
+        del part["refusal"]
+        chunk.touch()
     content = part.get("content")
+    if type(content) is dict:
+        content = part["content"] = [content]
     if type(content) is list:
         texts: list[str] = []
         thoughts: list[str] = []
@@ -248,37 +285,42 @@ def _mend_part(chunk: Chunk, part: dict[str, Any]) -> None:
         if thoughts:
             part["reasoning_content"] = "".join(thoughts)
         chunk.touch()
+    elif content is not None and type(content) is not str:
+        part["content"] = orjson.dumps(content).decode()
+        chunk.touch()
     notes = part.get("annotations")
     if type(notes) is list and not all(type(n) is dict and n.get("type") == "url_citation" for n in notes):
         part["annotations"] = [n for n in notes if type(n) is dict and n.get("type") == "url_citation"]
         chunk.touch()
 
 
-def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
+def _mend_whole(chunk: Chunk, endpoint: str, model: str, now: int) -> None:
     data = chunk.data
     _mend_envelope(chunk)
     wanted = "chat.completion" if endpoint == "chat" else "text_completion"
     if data.get("object") != wanted:
         data["object"] = wanted
         chunk.touch()
-    if not (data.get("id") and data.get("model") and data.get("created")):
-        for name, value in (("id", "chatcmpl-0"), ("model", model), ("created", 0)):
-            if not data.get(name) and data.get(name) != value:
-                data[name] = value
-                chunk.touch()
+    if not _headed(data):
+        _mend_head(data, chunk.raw or b"", model, now)
+        chunk.touch()
+    if type(data.get("system_fingerprint", "")) is not str and data["system_fingerprint"] is not None:
+        data["system_fingerprint"] = str(data["system_fingerprint"])
+        chunk.touch()
     for index, choice in enumerate(data["choices"]):
         if type(choice.get("index")) is not int:
             choice["index"] = index
             chunk.touch()
         if choice.get("finish_reason") not in FINISH:
             _mend_finish(chunk, choice)
+        if endpoint == "chat" and choice.get("logprobs") is not None:
+            _mend_logprobs(chunk, choice)
         message = choice.get("message")
         if endpoint == "chat" and type(message) is not dict:
             message = choice["message"] = {"role": "assistant", "content": None}  # Azure, where it filtered all
             chunk.touch()
         if type(message) is dict:
-            if "function_call" in message or "annotations" in message or type(message.get("content")) is list:
-                _mend_part(chunk, message)
+            _mend_part(chunk, message)
             if message.get("role") != "assistant":
                 message["role"] = "assistant"
                 chunk.touch()
@@ -286,7 +328,7 @@ def _mend_whole(chunk: Chunk, endpoint: str, model: str) -> None:
                 message["content"] = None
                 chunk.touch()
             if message.get("tool_calls") is not None:
-                _mend_calls(chunk, message, whole=True)
+                mend_calls(chunk, message, data["id"], index)
 
 
 def _mend_finish(chunk: Chunk, choice: dict[str, Any]) -> None:
@@ -305,33 +347,32 @@ def _mend_finish(chunk: Chunk, choice: dict[str, Any]) -> None:
         chunk.touch()
 
 
-def _mend_calls(chunk: Chunk, part: dict[str, Any], *, whole: bool) -> None:
-    calls = part["tool_calls"]
-    if type(calls) is not list:
-        del part["tool_calls"]
+def _headed(data: dict[str, Any]) -> bool:
+    id, model, created = data.get("id"), data.get("model"), data.get("created")
+    return type(id) is str and type(model) is str and type(created) is int and bool(id and model and created)
+
+
+def _mend_head(data: dict[str, Any], raw: bytes, model: str, now: int) -> None:
+    """Give a reply's id, model and time where the server gave none, or of another type."""
+    id, name, created = data.get("id"), data.get("model"), data.get("created")
+    data["id"] = str(id) if id else new_id("chatcmpl-", now, raw)
+    data["model"] = str(name) if name else model
+    try:
+        data["created"] = int(float(created or now))
+    except (TypeError, ValueError, OverflowError):
+        data["created"] = now
+
+
+def _mend_logprobs(chunk: Chunk, choice: dict[str, Any]) -> None:
+    """Take out probabilities that are not in the chat's form (Together's arrays of tokens)."""
+    given = choice["logprobs"]
+    if type(given) is not dict or not ("content" in given or "refusal" in given):
+        choice["logprobs"] = None
         chunk.touch()
-        return
-    if whole and not calls:
-        del part["tool_calls"]  # an empty array is refused when a client sends it back
+    elif "content" not in given or "refusal" not in given:
+        given.setdefault("content", None)
+        given.setdefault("refusal", None)
         chunk.touch()
-        return
-    for index, call in enumerate(calls):
-        if type(call) is not dict:
-            continue
-        if not whole and type(call.get("index")) is not int:
-            call["index"] = index
-            chunk.touch()
-        if whole and not call.get("type"):
-            call["type"] = "function"
-            chunk.touch()
-        function = call.get("function")
-        if whole and type(function) is dict and "arguments" not in function:
-            function["arguments"] = "{}"
-            chunk.touch()
-        if type(function) is dict and "arguments" in function and type(function["arguments"]) is not str:
-            arguments = function["arguments"]
-            function["arguments"] = "" if arguments is None else orjson.dumps(arguments).decode()
-            chunk.touch()
 
 
 class OpenAIDecoder(StreamDecoder):
@@ -340,6 +381,7 @@ class OpenAIDecoder(StreamDecoder):
     __slots__ = (
         "_after",
         "_before",
+        "_calls",
         "_choice",
         "_closing",
         "_endpoint",
@@ -371,6 +413,7 @@ class OpenAIDecoder(StreamDecoder):
         self._id: str | None = None
         self._roles: set[int] = set()
         self._open: set[int] = set()
+        self._calls: CallPieces | None = None
         self._finished = False
         self._usage: dict[str, Any] | None = None
         self._closing: Chunk | None = None
@@ -422,7 +465,7 @@ class OpenAIDecoder(StreamDecoder):
             del piece["service_tier"]
             chunk.raw = None
         if self._id is None:
-            self._first(chunk)
+            self._first(chunk, data)
         elif piece.get("id") != self._id or not piece.get("model") or type(piece.get("created")) is not int:
             piece["id"] = self._id
             piece["model"] = piece.get("model") or self._last["model"]
@@ -437,6 +480,8 @@ class OpenAIDecoder(StreamDecoder):
             if type(index) is not int:
                 index = choice["index"] = 0
                 chunk.raw = None
+            if choice.get("finish_reason") == "error" or choice.get("error"):
+                raise self._provider._in_band(choice.get("error") or "the model failed while it answered")
             if self._endpoint == "chat":
                 self._delta(chunk, choice, index)
             if choice.get("finish_reason"):
@@ -444,12 +489,33 @@ class OpenAIDecoder(StreamDecoder):
                     _mend_finish(chunk, choice)
                 self._open.discard(index)
                 self._finished = True
-            elif "finish_reason" not in choice:
+                if self._usage is None:
+                    self._elsewhere(chunk, choice)
+            elif choice.get("finish_reason", "") is not None:
                 choice["finish_reason"] = None
                 chunk.raw = None
+        if self._finished and self._endpoint == "chat" and self._echo(choices):
+            return ()
         if before is None and chunk.raw is not None:
             self._learn(piece, data)
         return (chunk,)
+
+    def _echo(self, choices: list[dict[str, Any]]) -> bool:
+        """Tell whether a chunk says nothing about choices that have ended (OpenRouter's usage comes on one)."""
+        for choice in choices:
+            if choice["finish_reason"] is not None or choice["index"] in self._open or not _NOTHING.issuperset(choice):
+                return False
+            if any(choice["delta"].values()):
+                return False
+        return True
+
+    def _elsewhere(self, chunk: Chunk, choice: dict[str, Any]) -> None:
+        """Take usage from where others put it: Moonshot inside the choice, Groq below a field of its own."""
+        if type(choice.get("usage")) is dict:
+            self._usage = choice.pop("usage")
+            chunk.raw = None
+        elif type(groq := chunk.data.get("x_groq")) is dict and type(groq.get("usage")) is dict:
+            self._usage = groq["usage"]
 
     def _learn(self, piece: dict[str, Any], data: bytes) -> None:
         """Remember the bytes around a chunk's text: a later chunk that differs in nothing else needs no parser."""
@@ -486,16 +552,10 @@ class OpenAIDecoder(StreamDecoder):
         envelope["choices"] = [choice]
         return Chunk(envelope, data)
 
-    def _first(self, chunk: Chunk) -> None:
+    def _first(self, chunk: Chunk, raw: bytes) -> None:
         data = chunk.data
-        if type(data.get("id")) is not str or not data["id"]:
-            data["id"] = "chatcmpl-0"
-            chunk.raw = None
-        if not data.get("model"):
-            data["model"] = self._model
-            chunk.raw = None
-        if type(data.get("created")) is not int:
-            data["created"] = 0
+        if not _headed(data):
+            _mend_head(data, raw, self._model, int(self._provider.now()))
             chunk.raw = None
         self._id = data["id"]
         self._last = {"id": data["id"], "object": self._object, "created": data["created"], "model": data["model"]}
@@ -519,9 +579,12 @@ class OpenAIDecoder(StreamDecoder):
             del delta["role"]
             chunk.raw = None
         if delta.get("tool_calls") is not None:
-            _mend_calls(chunk, delta, whole=False)
-        if "function_call" in delta or "annotations" in delta or type(delta.get("content")) is list:
-            _mend_part(chunk, delta)
+            if self._calls is None:
+                self._calls = CallPieces()
+            self._calls.mend(chunk, delta, str(self._id), index)
+        _mend_part(chunk, delta)
+        if choice.get("logprobs") is not None:
+            _mend_logprobs(chunk, choice)
 
     def _without_choices(self, event: str, piece: dict[str, Any], data: bytes) -> Sequence[Chunk]:
         error = piece.get("error")
@@ -535,20 +598,32 @@ class OpenAIDecoder(StreamDecoder):
                 "id": piece.get("id") or "chatcmpl-0", "object": self._object,
                 "created": piece.get("created") or 0, "model": piece.get("model") or self._model,
             }  # fmt: skip
-        elif piece.get("type") == "error":
+        elif piece.get("type") == "error" or piece.get("object") == "error":
             raise self._provider._in_band(piece)
         # Azure opens with an annotation chunk without choices; clients index choices[0].
         return ()
 
     def _end(self) -> Sequence[Chunk]:
+        if self._id is None:
+            raise UpstreamError(
+                "upstream_invalid_response", f"{self._provider.name} ended a stream without an answer.", counts=True,
+                retryable=True,
+            )  # fmt: skip
+        chunks = [self._unfinished(index) for index in sorted(self._open)] if self._endpoint == "chat" else []
         usage, self._usage = self._usage, None
-        if usage is None or type(usage) is not dict:
-            return ()
-        last = self._closing
-        if last is None or last.data["usage"] is not usage:
-            last = Chunk({**self._last, "choices": [], "usage": usage})
-        _mend_envelope(last)
-        return (last,)
+        if type(usage) is dict:
+            last = self._closing
+            if last is None or last.data["usage"] is not usage:
+                last = Chunk({**self._last, "choices": [], "usage": usage})
+            _mend_envelope(last)
+            if "usage" in last.data:
+                chunks.append(last)
+        return chunks
+
+    def _unfinished(self, index: int) -> Chunk:
+        """Return the last chunk of a choice that the server closed by `[DONE]` alone."""
+        reason = "tool_calls" if self._calls is not None and self._calls.any(index) else "stop"
+        return Chunk({**self._last, "choices": [{"index": index, "delta": {}, "finish_reason": reason}]})
 
     def close(self) -> Sequence[Chunk]:
         if self.done:

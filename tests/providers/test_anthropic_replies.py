@@ -233,3 +233,18 @@ def test_known_models_and_probe() -> None:
     assert ("anthropic-version", "2023-06-01") in probe.headers
     assert provider().known_models(b'{"data":[{"id":"b"},{"id":"a"},{}]}') == ["a", "b"]
     assert provider().credentials("k") == [("x-api-key", "k")]
+
+
+@pytest.mark.parametrize("claimed", [{}, {"input_tokens": None, "output_tokens": None}, {"output_tokens": 5}])
+def test_092_half_a_usage_is_estimated(claimed: dict[str, Any]) -> None:
+    """A count that is missing or null is none: nobody bills a prompt of zero tokens."""
+    assert "usage" not in decode(reply(text("x"), usage=claimed))
+    zero = decode(reply(text("x"), usage={"input_tokens": 3, "output_tokens": 0}))
+    assert zero["usage"]["completion_tokens"] == 0
+
+
+def test_085_a_call_without_a_stop_reason_is_a_call() -> None:
+    """Servers that leave `stop_reason` out, or an id, still get their call through."""
+    made = decode(reply({"type": "tool_use", "name": "f", "input": None}, stop=None))["choices"][0]
+    assert made["finish_reason"] == "tool_calls"
+    assert made["message"]["tool_calls"][0]["id"].startswith("toolu_")

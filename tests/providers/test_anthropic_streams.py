@@ -179,6 +179,8 @@ def test_110_refusals_end_the_stream_normally() -> None:
     chunks = play(stream)
     assert Answer.stream(chunks).finish == "content_filter"
     assert deltas(chunks)[-2] == {"refusal": "no"}
+    unexplained = play(events(*texts(0, "I ", "can't."), stop="refusal"))
+    assert deltas(unexplained)[-2] == {"refusal": "I can't."}, "as in a whole reply"
 
 
 def test_111_nothing_follows_the_terminal_event() -> None:

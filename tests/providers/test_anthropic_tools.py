@@ -164,7 +164,7 @@ def test_042_tool_choice_without_tools_is_left_out() -> None:
 
 
 def test_043_forced_tool_and_a_thinking_budget_exclude_each_other() -> None:
-    """Refused by name, or thinking dropped and named; adaptive thinking takes both."""
+    """Refused by name, or thinking dropped and named; adaptive thinking takes both from 4.8 on."""
     asked: dict[str, Any] = {"tools": [TOOL], "tool_choice": "required", "reasoning_effort": "low"}
     with pytest.raises(ApiError) as caught:
         body(**asked)
@@ -172,7 +172,13 @@ def test_043_forced_tool_and_a_thinking_budget_exclude_each_other() -> None:
     sent = send(settings={"unsupported": "drop"}, **asked)
     assert sent.dropped == ("reasoning_effort",)
     assert "thinking" not in orjson.loads(sent.body)
-    both = body(model="claude-opus-4-6", **asked)
+    for model in ("claude-opus-4-6", "claude-sonnet-4-6", "claude-opus-4-7"):
+        with pytest.raises(ApiError) as caught:
+            body(model=model, **asked)
+        assert caught.value.param == "reasoning_effort"
+        alone = body(model=model, settings={"unsupported": "drop"}, **asked)
+        assert "thinking" not in alone and alone["tool_choice"] == {"type": "any"}
+    both = body(model="claude-opus-4-8", **asked)
     assert both["thinking"] == {"type": "adaptive"} and both["tool_choice"] == {"type": "any"}
 
 

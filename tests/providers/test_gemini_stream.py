@@ -147,10 +147,35 @@ def test_105_one_open_candidate_of_two_is_a_truncation() -> None:
         decoder.close()
 
 
+def test_100_a_stop_in_every_event_ends_nothing() -> None:
+    """Old models and stand-ins say STOP with each event: one finish, after all of the text."""
+    chunks = stream(*(answer(candidate(*parts)) for parts in ((), ({"text": "a"},), ({"text": "b"},), ())))
+    assert "".join(delta.get("content") or "" for delta in deltas(chunks)) == "ab"
+    finishes = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+    assert finishes[-1] == "stop" and set(finishes[:-1]) == {None}
+
+
+def test_105_text_after_the_last_stop_was_cut_off() -> None:
+    """What follows a STOP shows that it was not the end; grounding and counts behind it show nothing."""
+    with pytest.raises(Truncated):
+        stream(answer(candidate({"text": "a"})), answer(candidate({"text": "b"}, finish=None)))
+    tail = stream(answer(candidate({"text": "a"})), answer(candidate(finish=None, groundingMetadata={})))
+    assert tail[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_070_probabilities_without_text_are_kept() -> None:
+    """They may come with the candidate's last event, whose text is empty."""
+    found = {"chosenCandidates": [{"token": "a", "logProbability": -0.5}], "topCandidates": []}
+    chunks = stream(answer(candidate({"text": "a"}, finish=None)), answer(candidate(logprobsResult=found)))
+    tokens = [c["logprobs"]["content"][0]["token"] for k in chunks for c in k["choices"] if c["logprobs"]]
+    assert tokens == ["a"]
+
+
 def test_109_nothing_follows_the_end() -> None:
-    """Done with the terminal event; later events are ignored."""
+    """Done with the connection's end; later events are ignored."""
     decoder = gemini().decoder(encode(stream=True))
     decoder.feed("", orjson.dumps(answer(candidate({"text": "a"}))))
+    assert not decoder.done and decoder.close()
     assert decoder.done
     assert list(decoder.feed("", b"garbage")) == [] and list(decoder.close()) == []
 
@@ -181,7 +206,7 @@ def test_110_a_block_ends_the_stream_normally() -> None:
         assert finishes == [None, "content_filter"]
         assert deltas(chunks)[0]["role"] == "assistant"
     filtered = stream(answer(candidate(finish="SAFETY", finishMessage="No.")))
-    assert deltas(filtered)[0] == {"role": "assistant", "refusal": "No."}
+    assert deltas(filtered)[:2] == [{"role": "assistant", "content": ""}, {"refusal": "No."}]
 
 
 def test_111_a_whole_reply_and_its_stream_say_the_same() -> None:
