@@ -30,8 +30,8 @@ def wish(header: str) -> Wish:
         elif name == "no-cache":
             read = False
         elif name == "max-age":
-            # A value that is no number counts as stale (RFC 9111, section 4.2.1).
-            max_age = min(max_age, float(value) if value.isascii() and value.isdigit() and len(value) < 16 else 0.0)
+            # A value that is no number counts as stale, one beyond all bounds as very large (RFC 9111, 4.2.1 and 1.2.2).
+            max_age = min(max_age, float(value) if value.isascii() and value.isdigit() else 0.0)
     if max_age <= 0:
         read = False
     return Wish(read, keep, max_age)
