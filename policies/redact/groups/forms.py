@@ -4,11 +4,38 @@ from __future__ import annotations
 
 from typing import Final
 
-from policies.redact.checks import classes, repetitive
+from policies.redact.checks import classes, repetitive, spotter
 from policies.redact.detector import Detector, Hit, Verdict
-from policies.redact.values import dummy
+from policies.redact.values import dummy, random_token
 
 _NAME: Final = r"[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|salt)"
+
+
+#: Services whose keys are bare rows of letters and digits: their name says what stands there.
+_SERVICES: Final = (
+    "algolia|amplitude|auth0|bitbucket|braintree|bugsnag|cloudflare|cloudinary|codecov|cohere|coinbase|contentful|datadog|deepgram"
+    "|deepl|elevenlabs|etsy|fastly|firebase|flickr|freshdesk|github|gitlab|heroku|infura|intercom|ipinfo|jira|kraken|kucoin"
+    "|launchdarkly|linkedin|looker|mailchimp|mailgun|mattermost|messagebird|mistral|mixpanel|mongodb|netlify|newrelic|okta|openai"
+    "|opsgenie|pagerduty|paypal|pinecone|posthog|pushover|rapidapi|rollbar|sendbird|sendgrid|sentry|shodan|spotify|stripe|sumologic"
+    "|supabase|tavily|travisci|trello|twilio|twitch|twitter|vercel|virustotal|vonage|zendesk|zoom"
+)
+_OTHERWISE: Final = spotter(
+    r"(?i)(?:[_.-]?(?:id|ids|name|url|uri|sha|sha1|sha256|hash|commit|ref|rev|revision|version|path|file|image|digest|checksum"
+    r"|user|org|account|project|host|region|public|dsn|branch|tag|event|repo)|(?:Id|Url|Sha|Hash))$"
+)
+
+
+def _service(hit: Hit) -> Verdict:
+    """Confirm a random value that is named after a service, unless the name says that it is something else."""
+    span = next(span for span in hit.spans[2:] if span[0] >= 0)
+    value = hit.text[span[0] : span[1]].decode("utf-8", "replace")
+    if _OTHERWISE(hit.text[hit.spans[1][0] : hit.spans[1][1]]) or "://" in value or "." in value or "/" in value:
+        return False
+    return span if len(value) >= 20 and random_token(value) else False
+
+
+def _session(hit: Hit) -> Verdict:
+    return hit.spans[1] if random_token(hit.group(1).replace("%", "")) else False
 
 
 def _told(hit: Hit) -> Verdict:
@@ -17,6 +44,8 @@ def _told(hit: Hit) -> Verdict:
     value = hit.text[span[0] : span[1]].decode("utf-8", "replace")
     lower, upper, digits, other = classes(value)
     if len(value) < 6 or dummy(value) or repetitive(value) or value[0] in "$<{%(-/":
+        return False
+    if " " in value and other - value.count(" ") < 3:  # prose
         return False
     return span if digits and (lower or upper or other) else False
 
@@ -32,6 +61,11 @@ DETECTORS: Final = (
     Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]{{0,120}}\d[^\"\n]{{0,120}})\"|'([^'\n]{{0,120}}\d[^'\n]{{0,120}})')", group="secrets",
              priority=84, check=_told,
              hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]{0,120}\d"),
+    Detector("service_secret", rf"(?i)\b((?:{_SERVICES})[\w.-]{{0,24}})[\"']?\]?[ \t]{{0,3}}(?:=>|:=|=|:)[ \t]{{0,3}}"
+             r"(?:\"([A-Za-z0-9_+=-]{20,200})\"|'([A-Za-z0-9_+=-]{20,200})'|([A-Za-z0-9_+=-]{20,200}))", group="secrets", priority=60,
+             check=_service, hint=rf"(?i)\b(?:{_SERVICES})[\w.-]{{0,24}}[\"']?\]?[ \t]{{0,3}}[:=][^A-Za-z]{{0,6}}[\w+-]{{12}}"),
+    Detector("session_cookie", r"(?i)\b(?:session|sess|sid|auth|remember_me|[a-z0-9]{1,20}_session)=([A-Za-z0-9%._~+/-]{16,300})",
+             group="secrets", replacement="[AUTH_TOKEN]", priority=60, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.-]{16}"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']{1,60}/[^\s@\"']{1,120}@[^\s\"'<>]{1,200}",
              group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98),
     Detector("azure_sas", r"[?&;]sig=([A-Za-z0-9%+/_-]{32,90}={0,2})", group="secrets", priority=84, check=_told,

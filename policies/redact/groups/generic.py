@@ -37,7 +37,9 @@ _AUTH: Final = (
     "(?:session|refresh|access|auth|id|bearer|csrf|xsrf|oauth|login|sso)[_-]?token|session[_-]?(?:id|key)|j?sessionid"
     "|phpsessid|connect\\.sid|auth[_-]?cookie"
 )
-_PASSWORD: Final = "password|passwort|passwd|passphrase|contrase(?:n|ñ)a|mot[_-]?de[_-]?passe|pwd|pass|pw"
+_PASSWORD: Final = (
+    "password|passwort|passwd|passphrase|contrase(?:n|ñ)a|mot[ _-]?de[ _-]?passe|senha|wachtwoord|pwd|pass|pw"
+)
 
 
 def _auth(hit: Hit) -> Verdict:
@@ -65,6 +67,18 @@ def _not_public(hit: Hit) -> Verdict:
     return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(
         hit
     )
+
+
+_VARIABLE: Final = re.compile(rb"://[^/@]*:(?:\$\{?[A-Za-z_]\w*\}?|<[\w -]+>|\{\{?[\w. ]+\}?\})@")
+
+
+def _connection(hit: Hit) -> Verdict:
+    """Turn down an address whose password is a variable: it is the template of one."""
+    return not _VARIABLE.search(hit.text[hit.start : hit.end])
+
+
+def _password(hit: Hit) -> Verdict:
+    return not re.search("(?i)(?:com|by|sur|tres)pass(?:es)?$", hit.group(1)) and assigned(hit)
 
 
 def _bearer(hit: Hit) -> Verdict:
@@ -171,7 +185,7 @@ DETECTORS: Final = (
         r"|cassandra|neo4j|bolt|ldaps?|snowflake|nats|vertica|redshift|db2|couchdb|influxdb|hive2|presto|trino|teradata|memcached"
         r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]{0,100}:[^\s@\"'`<>]{0,120}@[^\s\"'`<>]{1,200}"
         r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,250}[?&;:](?:password|pwd)=[^\s\"'<>]{1,200}",
-        group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98,
+        group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98, check=_connection,
     ),
     Detector(
         "url_credentials",
@@ -189,7 +203,7 @@ DETECTORS: Final = (
     Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
              check=_bearer),
     Detector("api_key", _named(_API), group="secrets", priority=80, cap=_CAP, check=_not_public),
-    Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, check=assigned),
+    Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, check=_password),
     Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
              r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, check=_spoken),
     Detector("secret_flag", r"(?i)--?[a-z0-9-]{0,30}(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"

@@ -129,6 +129,8 @@ def _national(hit: Hit) -> Verdict:
         return False
     if not trunk:
         return 8 <= count <= 14 or (count == 7 and len(groups[0]) == 3)
+    if len(groups) > 5 and all(len(g) == 2 for g in groups):  # numbers side by side: no country dials six pairs
+        return near
     if [len(g) for g in groups] == [3, 2, 4]:  # a social security number, right or wrong
         return near
     return 9 <= count <= 12 and (near or len(groups[0]) <= 5) and all(len(g) > 1 for g in groups)
