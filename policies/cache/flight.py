@@ -7,7 +7,8 @@ above may change it. Readers parse copies of their own, each at its own pace. No
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import orjson
@@ -29,10 +30,23 @@ class Flight:
     anything to read (or to raise); ``given_up`` if it ended before that for reasons of the leader's own.
     """
 
-    __slots__ = (
-        "_base", "_close", "_hunger", "_readers", "_waiting", "begun", "complete", "error", "finished", "full", "given_up", "key",
-        "leader", "limit", "open", "record", "size", "target", "whole",
-    )  # fmt: skip
+    # Most flights have no reader at all: what only readers need is made when the first of them comes.
+    size = 0
+    whole = False
+    finished = False
+    """A whole answer came to its natural end."""
+    begun = False
+    complete = False
+    full = False
+    """More than ``limit`` bytes: neither kept nor joined."""
+    given_up = False
+    open = True
+    error: ApiError | None = None
+    _base = 0
+    """How many chunks were dropped from the record's front."""
+    _readers: AbstractSet[Reader] = frozenset()
+    _waiting: Sequence[asyncio.Future[None]] = ()
+    _hunger: asyncio.Future[None] | None = None
 
     def __init__(self, key: str, leader: Call, target: Target, limit: int, close: Callable[[Flight], None]) -> None:
         self.key = key
@@ -41,23 +55,7 @@ class Flight:
         """The target that the key stands for."""
         self.limit = limit
         self.record: list[bytes] = []
-        self.size = 0
-        self.whole = False
-        self.finished = False
-        """A whole answer came to its natural end."""
-        self.begun = False
-        self.complete = False
-        self.full = False
-        """More than ``limit`` bytes: neither kept nor joined."""
-        self.given_up = False
-        self.open = True
-        self.error: ApiError | None = None
-        self._base = 0
-        """How many chunks were dropped from the record's front."""
         self._close = close
-        self._readers: set[Reader] = set()
-        self._waiting: list[asyncio.Future[None]] = []
-        self._hunger: asyncio.Future[None] | None = None
 
     # --- the leader's filter ------------------------------------------------------------------------------
     def feed(self, chunk: Chunk) -> Iterable[Chunk]:
@@ -80,7 +78,8 @@ class Flight:
 
     def flush(self) -> Iterable[Chunk]:
         self.begun = self.complete = True
-        self._wake()
+        if self._waiting:
+            self._wake()
         return ()
 
     def _trim(self) -> None:
@@ -90,7 +89,7 @@ class Flight:
             self.close()
         for reader in [reader for reader in self._readers if self.size - reader.bytes > LAG]:
             reader.cut = True
-            self._readers.discard(reader)
+            self.drop(reader)
         read = min((reader.at for reader in self._readers), default=self._base + len(self.record)) - self._base
         if read:
             del self.record[:read]
@@ -128,12 +127,20 @@ class Flight:
     def join(self) -> Reader:
         """Return a new reader, from the first chunk on."""
         reader = Reader(self)
-        self._readers.add(reader)
+        if isinstance(self._readers, set):
+            self._readers.add(reader)
+        else:
+            self._readers = {reader}
         return reader
+
+    def drop(self, reader: Reader) -> None:
+        """Take no more account of a reader."""
+        if isinstance(self._readers, set):
+            self._readers.discard(reader)
 
     def leave(self, reader: Reader) -> None:
         """Let a reader go; a leader that went on only for the last of them ends."""
-        self._readers.discard(reader)
+        self.drop(reader)
         if not self._readers and not self.complete and self.leader.alone:
             self.close()
             self.leader.desert()
@@ -164,13 +171,16 @@ class Flight:
     def wait(self) -> asyncio.Future[None]:
         """Return a future that is done when there is something new."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        if isinstance(self._waiting, list):
+            self._waiting.append(waiter)
+        else:
+            self._waiting = [waiter]
         if self._hunger is not None and not self._hunger.done():
             self._hunger.set_result(None)
         return waiter
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, ()
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)

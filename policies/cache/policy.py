@@ -14,9 +14,9 @@ from policies.cache.entry import pack, unpack
 from policies.cache.flight import Flight
 from policies.cache.key import Keys
 from policies.cache.shelf import Shelf
-from policies.cache.wish import ANY, Wish, wish
+from policies.cache.wish import ANY, wish
 from proxy.forward import effective
-from proxy.store.base import Store, StoreUnavailable
+from proxy.store.base import StoreUnavailable
 
 #: Entries above these in the list are served without asking them; see `Cache.warnings`.
 _DOORS: Final = ("opt_out", "rollout", "allowlist", "prompt_limit")
@@ -62,29 +62,26 @@ class Cache(Policy[CacheConfig]):
                 self._count(call, "bypass")
                 self._lead(call, Flight(key, call, target, self.config.max_entry, _nothing))
                 return None
-            return await self._look_up(call, store, key, target, want)
+            flights = self._flights
+            while True:
+                flight = flights.get(key) if self.enforce else None
+                if flight is not None:
+                    reply = await self._join(call, flight)
+                    if reply is not None:
+                        return reply
+                    continue
+                value = await store.recall(key)
+                entry = unpack(value) if value is not None else None
+                if entry is not None:
+                    age = max(0.0, self.kit.clock.time() - entry.at)
+                    if age <= want.max_age:
+                        return self._hit(call, target, entry.chunk, age)
+                if self.enforce and key in flights:
+                    continue  # somebody has set off while we looked
+                self._miss(call, key, target)
+                return None
         except StoreUnavailable:
             self._store_down(call)
-            return None
-
-    async def _look_up(self, call: Call, store: Store, key: str, target: Target, want: Wish) -> Reply | None:
-        flights = self._flights
-        while True:
-            flight = flights.get(key) if self.enforce else None
-            if flight is not None:
-                reply = await self._join(call, flight)
-                if reply is not None:
-                    return reply
-                continue
-            value = await store.recall(key)
-            entry = unpack(value) if value is not None else None
-            if entry is not None:
-                age = max(0.0, self.kit.clock.time() - entry.at)
-                if age <= want.max_age:
-                    return self._hit(call, target, entry.chunk, age)
-            if self.enforce and key in flights:
-                continue  # somebody has set off while we looked
-            self._miss(call, key, target)
             return None
 
     def _hit(self, call: Call, target: Target, chunk: Chunk, age: float) -> Reply:
@@ -129,7 +126,7 @@ class Cache(Policy[CacheConfig]):
         metrics = self.kit.metrics
         metrics.cache_requests.inc((result,))
         if result != "bypass":
-            metrics.cache_window.add(self.kit.clock.monotonic(), hit=result != "miss")
+            metrics.cache_window.add(call.started, hit=result != "miss")
         if self.enforce:
             call.cache = result
 

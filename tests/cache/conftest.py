@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from contextlib import asynccontextmanager
@@ -60,6 +61,17 @@ def serve(upstream):
             yield side
 
     return start
+
+
+async def aloft(side, readers=0):
+    """Wait until a flight is under way that has so many readers; return it."""
+    (cache,) = [policy for policy in side.side.runtime.policies if policy.name == "cache"]
+    for _ in range(500):
+        for flight in cache._flights.values():
+            if len(flight._readers) >= readers:
+                return flight
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"no flight with {readers} readers within 5 s: {cache._flights}")
 
 
 def events(text):

@@ -96,5 +96,5 @@ class Hesitates(Policy):
 
     async def on_request(self, call):
         if asked(call) == "hesitate":
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.4)
             raise Refused(403, "not_you", "Not you.")

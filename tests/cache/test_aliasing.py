@@ -31,7 +31,7 @@ async def test_a_filters_change_never_reaches_the_entry(serve, behind, first, se
 async def test_a_filters_change_never_reaches_followers(serve, behind):
     """The same for those who read along while the leader's filter writes into the very chunks."""
     async with serve(policies(STAMP, "cache")) as side:
-        model = behind.model("text=helloworld;chunks=2;first=0.1;interval=0.02")
+        model = behind.model("text=helloworld;chunks=2;first=0.4;interval=0.02")
         users = ["ann", "bob", "", "cat", "dan", "eve"]
         answers = await asyncio.gather(
             *[side.chat("x", model=model, user=user, stream=bool(i % 2)) for i, user in enumerate(users)]

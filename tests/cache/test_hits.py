@@ -320,7 +320,7 @@ async def test_nothing_a_client_sends_changes_whose_entries_it_sees(serve, behin
 async def test_teams_do_not_share_a_flight(serve, behind):
     """Calls under way are shared as entries are: one upstream call a team."""
     async with serve(KEYS + policies("cache")) as side:
-        model = behind.model("first=0.15")
+        model = behind.model("first=0.4")
         answers = await asyncio.gather(*[ask(side, model, headers=as_(who)) for who in ("a1", "a2", "b1", "b1")])
         assert sorted(map(result, answers)) == ["coalesced", "coalesced", "miss", "miss"]
         assert behind.count() == 2
@@ -486,5 +486,6 @@ def test_the_hit_window():
     assert window.ratio(1299.0) == 0.75
     assert window.ratio(1311.0) == 1.0
     assert math.isnan(window.ratio(1411.0))
-    window.add(1300.0 + 3000, hit=True)
+    window.add(4300.0, hit=True)
     assert window.ratio(4300.0) == 1.0
+    assert math.isnan(window.ratio(4600.0))

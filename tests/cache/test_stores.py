@@ -110,7 +110,7 @@ async def test_sidecars_on_one_redis_share_entries_and_flushes(serve, behind, re
 async def test_single_flight_holds_while_the_store_is_asked(serve, behind, redis):
     """All look in Redis before any has set off: still one upstream call."""
     async with serve(policies(cache(store=redis.url))) as side:
-        model = behind.model("first=0.1")
+        model = behind.model("first=0.4")
         answers = await asyncio.gather(*[ask(side, model, stream=bool(i % 2)) for i in range(30)])
         assert sorted(map(result, answers)) == ["coalesced"] * 29 + ["miss"]
         assert behind.count() == 1
