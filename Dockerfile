@@ -13,7 +13,7 @@ RUN python -m venv /tmp/builder \
  && /tmp/builder/bin/python -m pip wheel --no-deps --no-build-isolation -w /tmp/wheel . \
  && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl \
  && /opt/venv/bin/python -m compileall -q /opt/venv \
- && /opt/venv/bin/pip uninstall -y pip
+ && /opt/venv/bin/pip uninstall -q -y setuptools pip
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="llm-sidecar" \
