@@ -171,7 +171,9 @@ class Redact(Policy[RedactConfig]):
         facts = super().describe()
         detectors = self._engine.detectors
         facts["detectors"] = len(detectors)
-        facts["stream_delay_characters"] = {detector.name: detector.delay for detector in detectors}
+        # The house's own first, then the longest: a short listing shows those that matter.
+        ranked = sorted(detectors, key=lambda d: (d.group not in ("own", "packs"), -d.delay))
+        facts["stream_delay_characters"] = {detector.name: detector.delay for detector in ranked}
         return facts
 
     def warnings(self) -> Sequence[str]:

@@ -51,15 +51,15 @@ def _told(hit: Hit) -> Verdict:
 
 
 DETECTORS: Final = (
-    Detector("ssh2_private_key", r"---- BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY ----(?:[^-]|-[^-])*(?:---- END [A-Z0-9 ]{0,30}PRIVATE KEY ----)?",
+    Detector("ssh2_private_key", r"---- BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY ----(?:[^-]|-[^-]){16}(?:[^-]|-[^-])*(?:---- END [A-Z0-9 ]{0,30}PRIVATE KEY ----)?",
              group="secrets", replacement="[PRIVATE_KEY]", priority=100, hint="---- BEGIN [A-Z0-9]"),
     Detector("cli_password", r"\bsshpass[ \t]{1,4}-p[ \t]{0,4}[\"']?([^\s\"']{3,128})"
              r"|\b(?:mysql(?:dump|admin|import|sh)?|mariadb(?:-dump)?)\b[^\n|;&]{0,160}[ \t]-p[\"']?([^\s\"'=-][^\s\"']{2,128})",
              group="secrets", replacement="[PASSWORD]", priority=84, check=_told, hint=r"\bsshpass[ \t]|[ \t]-p[^\s=]{3}"),
-    Detector("element_secret", rf"(?i)<({_NAME})>([^<>\s]{{3,300}})</", group="secrets", replacement="[PASSWORD]", priority=84,
+    Detector("element_secret", rf"(?i)<({_NAME})>([^<>\s]{{3,300}})</", group="secrets", replacement="[PASSWORD]", priority=84, cap=2_048,
              check=lambda hit: _in_group(hit, 2), hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)>[^<>\s]"),
     Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]{{0,120}}\d[^\"\n]{{0,120}})\"|'([^'\n]{{0,120}}\d[^'\n]{{0,120}})')", group="secrets",
-             priority=84, check=_told,
+             priority=84, check=_told, cap=2_048,
              hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]{0,120}\d"),
     Detector("service_secret", rf"(?i)\b((?:{_SERVICES})[\w.-]{{0,24}})[\"']?\]?[ \t]{{0,3}}(?:=>|:=|=|:)[ \t]{{0,3}}"
              r"(?:\"([A-Za-z0-9_+=-]{20,200})\"|'([A-Za-z0-9_+=-]{20,200})'|([A-Za-z0-9_+=-]{20,200}))", group="secrets", priority=60,
