@@ -405,6 +405,9 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             if not headers.get("content-type", "")[:17].lower().startswith("text/event-stream"):
                 body = await reply.body(MAX_REPLY)
                 try:
+                    if _events(body):
+                        source = Source(call, entry, reply, None, started)
+                        return _played(call, source, provider.decoder(sent), body, sent)
                     chunk = provider.decode(200, headers, body, sent)
                 except MISREAD as error:
                     raise _misread(call, entry, error) from error
@@ -421,6 +424,31 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             raise
     finally:
         call.upstream_s += monotonic() - began
+
+
+def _events(body: bytes) -> bool:
+    """Tell whether a body of another content type holds a stream: some servers call theirs plain text."""
+    return body[:64].lstrip()[:5] in (b"data:", b"event")
+
+
+def _played(call: Call, source: Source, decoder: StreamDecoder, body: bytes, sent: UpstreamRequest) -> Source:
+    """Return ``source`` with the answer that the events in ``body`` amount to."""
+    parser = SseParser()
+    chunks: list[Chunk] = []
+    for event, payload in (*parser.feed(body), *parser.flush()):
+        chunks.extend(decoder.feed(event, payload))
+    chunks.extend(decoder.close())
+    call.meter.see(chunks)
+    call.meter.complete = True
+    if sent.stream:
+        source.whole = False
+    else:
+        fold = Fold()
+        for chunk in chunks:
+            fold.feed(chunk)
+        chunks = [fold.whole()]
+    source.hold(chunks, ended=True)
+    return source
 
 
 def _misread(call: Call, entry: ProviderEntry, error: Exception) -> UpstreamError:

@@ -166,6 +166,23 @@ async def _until(true: Any, seconds: float = 2.0) -> None:
         await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_109_a_stream_by_another_name(serve: Serve, vendor: str) -> None:
+    """Events that are sent as plain text are a stream all the same, whole and cut."""
+
+    def named(seen: Seen) -> Answer:
+        ask = seen.ask()
+        ask.include_usage = True
+        events = [event.data for event in seen.dialect.events(ask)]
+        return Answer(b"".join(events[: 2 if "cut" in seen.raw.decode() else None]), content_type="text/plain")
+
+    sidecar, _ = await serve(named, vendor, max_retries=0)
+    streamed = await sidecar.chat("hi", model=f"{vendor}/m", stream=True, stream_options={"include_usage": True})
+    assert told(well_formed(streamed.content, usage=True).chunks)[0]
+    cut = await sidecar.chat("cut", model=f"{vendor}/m", stream=True)
+    assert cut.status_code == 502, cut.text
+
+
 @pytest.mark.parametrize("what", ["text", "tools"])
 @pytest.mark.parametrize("vendor", VENDORS)
 async def test_109_an_answer_in_the_other_form(serve: Serve, vendor: str, what: str) -> None:
