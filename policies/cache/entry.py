@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -67,6 +68,6 @@ def unpack(value: bytes) -> Entry | None:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if type(data) is not dict or not complete(data):
+    if type(data) is not dict or not complete(data) or not 0 <= at < inf:
         return None
     return Entry(at, Chunk(data, body, whole=True))

@@ -74,7 +74,8 @@ class Cache(Policy[CacheConfig]):
                 entry = unpack(value) if value is not None else None
                 if entry is not None:
                     age = max(0.0, self.kit.clock.time() - entry.at)
-                    if age <= want.max_age:
+                    # The store forgets by the TTL that held when it was kept; a reload may have shortened it.
+                    if age <= want.max_age and age <= self.config.ttl:
                         return self._hit(call, target, entry.chunk, age)
                 if self.enforce and key in flights:
                     continue  # somebody has set off while we looked
@@ -107,7 +108,7 @@ class Cache(Policy[CacheConfig]):
         if flight.given_up:
             return None
         self._count(call, "coalesced")
-        call.target = flight.leader.target
+        call.target = flight.leader.target if flight.leader is not None else flight.answered
         return Reply(reader)
 
     def _lead(self, call: Call, flight: Flight) -> None:
@@ -145,6 +146,7 @@ class Cache(Policy[CacheConfig]):
     def _ended(self, flight: Flight, call: Call, outcome: Outcome) -> None:
         """See a leader's call end: keep its answer if it may be kept, tell who waits if there is none."""
         flight.end(call.error if outcome.end in ("upstream_error", "shutdown") else None)
+        call.audience = call.on_leave = None
         if (
             flight.complete
             and not flight.full

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import struct
 import time
+from math import inf, nan
 
 import pytest
 
@@ -40,7 +42,7 @@ async def test_entries_expire(serve, behind):
     """After `ttl` an entry is not served, and with the next sweep it is gone."""
     async with serve(policies(cache(ttl="10s"))) as side:
         model = behind.model()
-        assert [result(await ask(side, model)) for _ in range(2)] == ["miss", "hit"]
+        assert result(await ask(side, model)) == "miss"
         store = side.side.runtime.store
         now = time.monotonic()
         store._clock.monotonic = lambda: now + 11
@@ -150,6 +152,18 @@ async def test_a_redis_that_dies_and_comes_back(serve, behind, redis):
         raise AssertionError("the cache did not come back within 5 s")
 
 
+async def test_a_shorter_ttl_holds_for_what_is_kept_already(serve, behind):
+    """A reload that shortens the TTL makes older entries misses, though the store would keep them longer."""
+    async with serve(policies(cache(ttl="1h"))) as side:
+        model = behind.model()
+        await ask(side, model)
+        (policy,) = side.side.runtime.policies
+        assert result(await ask(side, model)) == "hit"
+        policy.config = policy.config.model_copy(update={"ttl": 0.02})
+        await asyncio.sleep(0.05)
+        assert result(await ask(side, model)) == "miss"
+
+
 async def test_a_strangers_value_is_a_miss(serve, behind):
     """What is no entry under an entry's key is replaced, never served and never an error."""
     async with serve(policies(cache())) as side:
@@ -157,7 +171,10 @@ async def test_a_strangers_value_is_a_miss(serve, behind):
         await ask(side, model)
         entries = side.side.runtime.store._entries
         (key,) = entries._entries
-        for value in (b"", b"a1", b"a1" + b"\0" * 8 + b"{", b"zz" + b"\0" * 50, json.dumps({"choices": []}).encode()):
+        answer = b'{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"x"}}]}'
+        strange = [b"a1" + struct.pack(">d", at) + answer for at in (-inf, inf, nan, -1.0, 0.0)]
+        broken = [b"", b"a1", b"a1" + b"\0" * 8 + b"{", b"zz" + b"\0" * 50, json.dumps({"choices": []}).encode()]
+        for value in (*broken, *strange):
             entries.put(key, value, time.monotonic() + 60)
             assert result(await ask(side, model)) == "miss"
             assert result(await ask(side, model)) == "hit"
