@@ -48,9 +48,13 @@ class Flight:
     _waiting: Sequence[asyncio.Future[None]] = ()
     _hunger: asyncio.Future[None] | None = None
 
+    answered: Target | None = None
+    """The target that the leader's answer, or error, came from; known at its end."""
+
     def __init__(self, key: str, leader: Call, target: Target, limit: int, close: Callable[[Flight], None]) -> None:
         self.key = key
-        self.leader = leader
+        # Let go of at the end: a call and its flight hold each other, and reference counting alone frees neither.
+        self.leader: Call | None = leader
         self.target = target
         """The target that the key stands for."""
         self.limit = limit
@@ -106,6 +110,9 @@ class Flight:
 
     def end(self, error: ApiError | None) -> None:
         """See the leader's call end: with ``error`` if it came from upstream, else for reasons of its own."""
+        if self.leader is not None:
+            self.answered = self.leader.target
+            self.leader = None
         if self.complete or self.error is not None:
             self.close()
         elif error is not None:
@@ -141,9 +148,10 @@ class Flight:
     def leave(self, reader: Reader) -> None:
         """Let a reader go; a leader that went on only for the last of them ends."""
         self.drop(reader)
-        if not self._readers and not self.complete and self.leader.alone:
+        leader = self.leader
+        if not self._readers and not self.complete and leader is not None and leader.alone:
             self.close()
-            self.leader.desert()
+            leader.desert()
 
     def present(self) -> bool:
         return bool(self._readers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -10,7 +11,7 @@ from policies.base import Chunk
 from policies.cache.entry import pack, unpack
 from policies.cache.flight import Flight
 from tests.cache.conftest import STAMP, policies, said
-from tests.policies.build import call, target
+from tests.policies.build import call, runtime_of, target
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -72,3 +73,24 @@ async def test_no_two_readers_hold_the_same_chunk():
     assert theirs.choices[0]["delta"]["content"] == "a"
     assert mine.raw is None
     assert theirs.raw == flight.record[0]
+
+
+async def test_a_call_and_its_flight_let_go_of_each_other():
+    """Nothing of a miss or a hit is left to the garbage collector: its pauses would be every caller's."""
+    from proxy.dryrun import dry_run
+
+    runtime = await runtime_of(policies("cache"))
+    ask = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    await dry_run(runtime, {**ask}, reply="warm up")
+    gc.collect()
+    gc.disable()
+    try:
+        for n in range(20):
+            for _ in range(2):
+                await dry_run(runtime, {**ask, "seed": n}, reply="y")
+        assert runtime.metrics.cache_requests.values["hit",] == 20
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
+    await runtime.aclose()
+    await runtime.store.aclose()
