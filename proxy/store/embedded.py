@@ -289,3 +289,4 @@ class EmbeddedStore(Store):
         if self._keeper is not None:
             with self._writing():
                 self._keeper.sweep(gone, wall - KEEP_TOMB, self._entries.max_items, self._entries.max_bytes)
+            await asyncio.to_thread(self._keeper.journal.checkpoint, empty=True)

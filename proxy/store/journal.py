@@ -148,10 +148,13 @@ class Journal:
         finally:
             self._db.execute("commit")
 
-    def checkpoint(self) -> None:
-        """Move the log into the file. Meant for a thread: opens a connection of its own."""
+    def checkpoint(self, *, empty: bool = False) -> None:
+        """Move the log into the file. Meant for a thread: opens a connection of its own.
+
+        ``empty``: cut the log to nothing, too, so that no deleted text stays in it; next time, if somebody writes.
+        """
         with contextlib.closing(sqlite3.connect(self.path, timeout=0.0)) as db, contextlib.suppress(sqlite3.Error):
-            db.execute("pragma wal_checkpoint(passive)")
+            db.execute(f"pragma wal_checkpoint({'truncate' if empty else 'passive'})")
 
     def close(self) -> None:
         """Close the file and give up its lock."""
