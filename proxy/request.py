@@ -415,9 +415,15 @@ CompletionRequest.checks = _COMMON | _COMPLETIONS
 _STRUCTURAL: Final = frozenset(
     ("role", "type", "id", "tool_call_id", "call_id", "format", "detail", "encoding_format", "ttl", "mime_type")
 )
-_TOP: Final = _STRUCTURAL | frozenset(
-    ("model", "service_tier", "reasoning_effort", "verbosity", "modalities", "template", "tool_choice",
+#: At the top of a body only these are structure; whatever else a client puts there is text.
+_TOP: Final = frozenset(
+    ("encoding_format", "model", "service_tier", "reasoning_effort", "verbosity", "modalities", "template", "tool_choice",
      "function_call", "truncation", "voice")
+)  # fmt: skip
+#: Top-level fields with a structure of their own; below any other, every string is text.
+_SHAPED: Final = frozenset(
+    ("messages", "tools", "functions", "response_format", "prediction", "audio", "web_search_options", "stream_options",
+     "logit_bias", "input", "prompt", "thinking", "safety_settings", "cache_control")
 )  # fmt: skip
 _FREE: Final[frozenset[str]] = frozenset()
 _NAMED: Final = _STRUCTURAL | {"name"}
@@ -455,7 +461,7 @@ def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset
                 continue
             below = skip
             if skip is not _FREE and isinstance(key, str):
-                below = _BELOW.get(key, skip if path else _STRUCTURAL)
+                below = _BELOW.get(key, skip if path else _STRUCTURAL if key in _SHAPED else _FREE)
             _leaves(owner, value, (*path, key), below, found)
     return found
 

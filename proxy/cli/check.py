@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from proxy.cli import add
@@ -142,12 +143,19 @@ def _print(report: dict[str, Any], paint: Style) -> None:
     print(f"\n{paint('policies', 'bold')}, in running order")
     width = max((len(row["name"]) for row in report["policies"]), default=0)
     for number, row in enumerate(report["policies"], 1):
-        facts = [f"{key} {_short(value)}" for key, value in row["settings"].items() if value not in (None, {}, [], ())]
+        settings = dict(row["settings"])
+        delays = settings.pop("stream_delay_characters", None) or {}
+        facts = [f"{key} {_short(value)}" for key, value in settings.items() if value not in (None, {}, [], ())]
         if not row["enforce"]:
             facts.insert(0, paint("only watches", "yellow"))
         if row.get("store_down") == "allow":
             facts.append("lets calls pass while the store is down")
         print(f"  {number:2}  {row['name']:{width}}  {' · '.join(facts)}".rstrip())
+        if delays:
+            print(f"{'':{width + 8}}characters that a stream may be held back by a beginning match:")
+            listed = ", ".join(f"{name}\u00a0{_short(delay)}" for name, delay in delays.items())
+            for line in textwrap.wrap(listed, 110 - width):
+                print(f"{'':{width + 8}}{line.replace(chr(160), ' ')}")
     if not report["policies"]:
         print("  none: every call passes")
     for title, sentences in (("warnings", report["warnings"]), ("notes", report["notes"])):
