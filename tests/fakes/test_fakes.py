@@ -64,7 +64,8 @@ def test_a_peer_that_leaves_is_noticed_at_once(upstream: Upstream, tag: str) -> 
         client.read_until(b'" 000003"')
         left = client.close()
     (record,) = upstream.wait_calls(tag, 1)
-    assert record["end"] == "gone" and 0 <= record["gone"] - left < 0.05
+    # The clock is read after the call that closes; on another core the peer may have seen the FIN before.
+    assert record["end"] == "gone" and -0.05 < record["gone"] - left < 0.05
     assert 3 <= record["chunks"] < 50 and record["tokens"] == 3 * record["chunks"]
     assert record["received"] < record["replied"] < record["ended"] <= time.monotonic()
 
