@@ -50,7 +50,7 @@ class PlainLane:
             self._buffer = buffer
             return ""
         if findings:
-            out = self._masked(buffer, start, decided, findings)
+            out = masked_text(buffer, start, decided, findings, self._replace)
         else:
             out = buffer[start:decided].decode("utf-8", "surrogatepass")
         if decided > _KEEP:
@@ -62,16 +62,18 @@ class PlainLane:
         self._start = decided
         return out
 
-    def _masked(self, buffer: bytes, start: int, decided: int, findings: Sequence[Finding]) -> str:
-        parts: list[bytes] = []
-        at = start
-        for low, high, detector in findings:
-            word = self._replace(detector, buffer[low:high].decode(*_CODEC))
-            if word is not None:
-                parts += (buffer[at:low], word.encode(*_CODEC))
-                at = high
-        parts.append(buffer[at:decided])
-        return b"".join(parts).decode(*_CODEC)
+
+def masked_text(buffer: bytes, start: int, decided: int, findings: Sequence[Finding], replace: Replace) -> str:
+    """Return ``buffer`` from ``start`` to ``decided`` with each finding replaced."""
+    parts: list[bytes] = []
+    at = start
+    for low, high, detector in findings:
+        word = replace(detector, buffer[low:high].decode(*_CODEC))
+        if word is not None:
+            parts += (buffer[at:low], word.encode(*_CODEC))
+            at = high
+    parts.append(buffer[at:decided])
+    return b"".join(parts).decode(*_CODEC)
 
 
 _PIECE: Final = re.compile(r'[^"\\]+|"|\\(?:u[0-9a-fA-F]{4}|[^u])', re.DOTALL)

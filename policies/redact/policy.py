@@ -13,7 +13,7 @@ from policies.base import ApiError, Call, Policy, Slot
 from policies.redact.config import RedactConfig
 from policies.redact.detector import Detector
 from policies.redact.engine import DetectorFailed, Engine
-from policies.redact.lanes import JsonLane, Lane, PlainLane
+from policies.redact.lanes import JsonLane, Lane, PlainLane, masked_text
 from policies.redact.mask import Action, Direction, Masker, failed
 from policies.redact.packs import Pack, PackError
 from policies.redact.reply import ReplyFilter
@@ -113,9 +113,14 @@ class Redact(Policy[RedactConfig]):
             text = slot.text
             size = len(text)
             busy += size
-            whole = size <= SLICE and slot.kind != "arguments"
-            if whole and not decide(text.encode("utf-8", "surrogatepass"), 0, True)[1]:
-                # The common case: looked at in one go, and nothing found.
+            if size <= SLICE and slot.kind != "arguments":
+                # The common case: looked at in one go.
+                buffer = text.encode("utf-8", "surrogatepass")
+                findings = decide(buffer, 0, True)[1]
+                if findings:
+                    masked = masked_text(buffer, 0, len(buffer), findings, masker.replace)
+                    if masked != text and self.enforce:
+                        slot.text = masked
                 if busy > SLICE:
                     busy = 0
                     await asyncio.sleep(0)
@@ -123,11 +128,11 @@ class Redact(Policy[RedactConfig]):
             lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace)
             parts = []
             for at in range(0, size, SLICE):
-                parts.append(lane.feed(text[at : at + SLICE]))
+                # The last slice says so at once: what might begin a longer match matters only while more may come.
+                parts.append(lane.feed(text[at : at + SLICE], at + SLICE >= size))
                 if busy > SLICE:
                     busy = size - at
                     await asyncio.sleep(0)
-            parts.append(lane.feed("", True))
             masked = "".join(parts)
             if masked != text and self.enforce:
                 slot.text = masked
