@@ -305,6 +305,7 @@ async def _stream(call: Call, wire: Wire, source: Source | Replayed, filters: Fi
             if wire.paused:
                 paused -= monotonic()
                 if call.audience is None:
+                    batch, data = (), b""  # a slow reader holds what it was sent once, not three times
                     await wire.drain()
                 else:
                     behind = await _room(call, wire, behind + len(data))

@@ -61,7 +61,8 @@ class Meter:
                     _more(part, parts)
                 elif text := choice.get("text"):
                     parts.append(text)
-        if len(parts) > _FOLD:
+        count = len(parts)
+        if count > _FOLD or (count > 4 and count * len(parts[-1]) > 4 * _KEEP):  # many pieces, or large ones
             self._fold()
 
     def _fold(self) -> None:
