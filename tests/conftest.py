@@ -47,21 +47,32 @@ class Sidecars:
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self._kept: dict[str, Sidecar] = {}
+        self._pinned: set[str] = set()
 
     def __call__(
-        self, settings: dict[str, Any] | None = None, *, env: dict[str, str] | None = None, **changes: Any
+        self,
+        settings: dict[str, Any] | None = None,
+        *,
+        env: dict[str, str] | None = None,
+        pin: bool = False,
+        **changes: Any,
     ) -> Sidecar:
-        """Return a running sidecar with the test configuration and ``changes``, or with exactly ``settings``."""
+        """Return a running sidecar with the test configuration and ``changes``, or with exactly ``settings``.
+
+        ``pin``: a fixture holds on to it, so it is not ended to make room for another.
+        """
         wanted = settings if settings is not None else config(self.upstream.base(), **changes)
         key = json.dumps([wanted, env], sort_keys=True, default=str)
         found = self._kept.pop(key, None)
         if found is None or not found.running:
             if found is not None:
                 self._end(found)
-            while len(self._kept) >= MOST_SIDECARS:
-                self._end(self._kept.pop(next(iter(self._kept))))
+            while len(loose := [one for one in self._kept if one not in self._pinned]) >= MOST_SIDECARS:
+                self._end(self._kept.pop(loose[0]))
             found = Sidecar(wanted, env=env)
         self._kept[key] = found
+        if pin:
+            self._pinned.add(key)
         return found
 
     @staticmethod
@@ -117,7 +128,7 @@ def steady(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
             "on_behalf": True,
         }
     )
-    return sidecars(settings)
+    return sidecars(settings, pin=True)
 
 
 #: Providers of the `hasty` sidecar that are none.
@@ -135,7 +146,7 @@ def hasty(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
     providers["tls"] = {**common, "base_url": f"https://localhost:{upstream.port}/v1"}
     providers["keys"] = {**common, "api_key": [PROVIDER_KEY, SECOND_KEY]}
     providers["brief"] = {**common, "timeout": {**limits, "total": 0.6}}
-    return sidecars(config(upstream.base(), providers=providers, telemetry={"log_level": "DEBUG"}))
+    return sidecars(config(upstream.base(), providers=providers, telemetry={"log_level": "DEBUG"}), pin=True)
 
 
 @pytest.fixture(scope="session")
@@ -147,26 +158,26 @@ def tight(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
         "openai": {**providers["openai"], "models": ["gpt-4o"]},
         "free": {**providers["openai"], "kind": "openai"},
     }
-    return sidecars(settings)
+    return sidecars(settings, pin=True)
 
 
 @pytest.fixture(scope="session")
 def capped(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
     """At most ten calls at once."""
-    return sidecars(server={"max_in_flight": 10}, providers={"openai": {"breaker": NEVER_OPEN}})
+    return sidecars(server={"max_in_flight": 10}, providers={"openai": {"breaker": NEVER_OPEN}}, pin=True)
 
 
 @pytest.fixture(scope="session")
 def eager(sidecars: Sidecars, upstream: Upstream) -> Sidecar:
     """Providers ``r1`` to ``r5`` that retry up to three times, each with a retry budget of its own."""
     common = {**wires(upstream)["openai"], "kind": "openai", "max_retries": 3}
-    return sidecars(config(upstream.base(), providers={f"r{i}": dict(common) for i in range(1, 6)}))
+    return sidecars(config(upstream.base(), providers={f"r{i}": dict(common) for i in range(1, 6)}), pin=True)
 
 
 @pytest.fixture(scope="session")
 def sidecar(sidecars: Sidecars) -> Sidecar:
     """The shared sidecar with the plain test configuration."""
-    return sidecars()
+    return sidecars(pin=True)
 
 
 @pytest.fixture
