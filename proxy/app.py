@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from proxy.auth import GENERATE, VIEW, require
+from proxy.auth import GENERATE, require
 from proxy.call import Call
 from proxy.endpoint import count_early, generate, refuse_early, request_id
 from proxy.errors import ApiError
@@ -268,4 +268,4 @@ async def _lifespan(receive: Any, send: Any) -> None:
             return
 
 
-__all__ = ["GENERATING", "VIEW", "Sidecar"]
+__all__ = ["GENERATING", "Sidecar"]

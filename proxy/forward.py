@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.call import Call
 from proxy.chunk import Chunk
-from proxy.errors import ApiError, Truncated, UpstreamError
+from proxy.errors import ApiError, UpstreamError
 from proxy.providers.base import StreamDecoder, Target
 from proxy.providers.failure import failure, scrub, snippet
 from proxy.request import ApiRequest
@@ -513,4 +513,4 @@ def _encode(call: Call, target: Target) -> UpstreamRequest:
     return sent
 
 
-__all__ = ["MAX_REPLY", "Source", "Truncated", "effective", "forward"]
+__all__ = ["MAX_REPLY", "Source", "effective", "forward"]

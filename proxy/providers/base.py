@@ -7,7 +7,7 @@ same input gives the same output, however often it is retried.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -217,6 +217,3 @@ def drop_or_refuse(
     if settings.unsupported == "error":
         raise unsupported(param, vendor, hint)
     dropped.append(param)
-
-
-Chunks = Iterable[Chunk]
