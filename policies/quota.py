@@ -10,7 +10,7 @@ from pydantic import Field
 from policies._holds import DEFAULT_MAX_TOKENS, Holds
 from policies._shape import MOST, rfc3339
 from policies.base import ApiError, Call, Claim, ClaimState, Kit, Outcome, Policy, PolicyConfig
-from proxy.request import MAX_TOKENS
+from proxy.fields import MAX_TOKENS
 from proxy.store.period import day_of, month_of, period_end
 
 

@@ -7,7 +7,7 @@ README's copy of this table is tested against it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import orjson
 
@@ -141,6 +141,11 @@ class Refused(ApiError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(code, message, param=param, status=status, type=type, headers=headers, retry_after=retry_after)
+
+
+def bad(message: str, param: str | None = None) -> NoReturn:
+    """Refuse the request as malformed."""
+    raise ApiError("invalid_request", message, param=param)
 
 
 class UpstreamError(ApiError):

@@ -14,7 +14,8 @@ from policies.template.variables import settle
 from proxy.config.document import read
 from proxy.config.problem import ConfigError, did_you_mean, listed
 from proxy.config.validate import Validator
-from proxy.request import MAX_MESSAGES, bad
+from proxy.errors import bad
+from proxy.request import MAX_MESSAGES
 
 _BOUNDS = ("max_tokens", "max_completion_tokens")
 

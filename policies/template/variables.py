@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from proxy.config.problem import did_you_mean, listed
+from proxy.errors import bad
 from proxy.providers.base import Strict
-from proxy.request import bad
 
 _NUMBERS: Final = ("integer", "number")
 _TEXTS: Final = ("string", "list")

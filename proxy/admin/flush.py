@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.errors import ApiError
-from proxy.request import bad, parse_object
+from proxy.errors import ApiError, bad
+from proxy.request import parse_object
 from proxy.store.base import StoreUnavailable
 
 if TYPE_CHECKING:

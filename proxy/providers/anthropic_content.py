@@ -10,12 +10,11 @@ import hashlib
 import re
 from typing import Any, Final
 
-from proxy.errors import ApiError
+from proxy.errors import ApiError, bad
 from proxy.providers.base import unsupported
 from proxy.providers.common import NameMap, clean_base64, parse_arguments, parse_data_url
 from proxy.providers.conversation import ToolCall, ToolResult, Turn
 from proxy.providers.gemini_signature import plain_id
-from proxy.request import bad
 
 VENDOR: Final = "Anthropic"
 #: Stands for a user turn without any text: the vendor refuses empty ones.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.errors import ApiError
+from proxy.errors import ApiError, bad
 from proxy.providers.anthropic_content import (
     VENDOR,
     Block,
@@ -25,7 +25,7 @@ from proxy.providers.anthropic_tools import tool_names, tools
 from proxy.providers.base import Target, drop_or_refuse
 from proxy.providers.common import NameMap, dumps
 from proxy.providers.conversation import Turn, alternate, conversation
-from proxy.request import ApiRequest, bad
+from proxy.request import ApiRequest
 from proxy.upstream.base import UpstreamRequest
 
 #: Fields that change nothing in the answer, or that are translated below.

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from proxy.errors import bad
 from proxy.providers.anthropic_content import VENDOR, echoed_thoughts
 from proxy.providers.anthropic_models import Capabilities
 from proxy.providers.base import drop_or_refuse
 from proxy.providers.conversation import Turn
-from proxy.request import bad
 
 _EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 #: Tokens of thinking for the lines that take a budget; the least the vendor takes is 1024.

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.errors import ApiError
+from proxy.errors import ApiError, bad
 from proxy.providers.anthropic_content import VENDOR, Block, cache_mark
 from proxy.providers.anthropic_models import Capabilities
 from proxy.providers.anthropic_schema import strict_schema
 from proxy.providers.base import drop_or_refuse
 from proxy.providers.common import NameMap, allowed, function_tools, tool_choice
 from proxy.providers.conversation import Turn
-from proxy.request import bad
 
 JSON_TOOL: Final = "json_output"
 

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from proxy.request import MAX_DEPTH, bad
+from proxy.errors import bad
+from proxy.request import MAX_DEPTH
 
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _SPACE: Final = re.compile(r"\s+")

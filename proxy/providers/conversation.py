@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from proxy.errors import bad
 from proxy.providers.common import dumps
-from proxy.request import bad
 
 Message = dict[str, Any]
 

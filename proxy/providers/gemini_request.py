@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from proxy.errors import bad
 from proxy.providers.base import ProviderSettings, drop_or_refuse, unsupported
 from proxy.providers.common import FunctionTool, NameMap, ToolChoice, allowed, function_tools, tool_choice
 from proxy.providers.conversation import conversation
 from proxy.providers.gemini_content import PLACEHOLDER, VENDOR, Encoding, text_parts
 from proxy.providers.gemini_models import EFFORTS, capabilities, thinking_config
 from proxy.providers.gemini_schema import parameters, response_schema
-from proxy.request import ApiRequest, bad
+from proxy.request import ApiRequest
 
 MAX_STOPS: Final = 5
 #: Read elsewhere, or without meaning for the answer.

@@ -1,0 +1,69 @@
+"""Which strings of a request are text, and which are structure that the upstream needs as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from proxy.chunk import Slot
+
+if TYPE_CHECKING:
+    from proxy.request import ApiRequest
+
+#: Keys whose strings are structure, not text: the upstream needs them as they are.
+_STRUCTURAL: Final = frozenset(
+    ("role", "type", "id", "tool_call_id", "call_id", "format", "detail", "encoding_format", "ttl", "mime_type")
+)
+#: At the top of a body only these are structure; whatever else a client puts there is text.
+_TOP: Final = frozenset(
+    ("encoding_format", "model", "service_tier", "reasoning_effort", "verbosity", "modalities", "template", "tool_choice",
+     "function_call", "truncation", "voice")
+)  # fmt: skip
+#: Top-level fields with a structure of their own; below any other, every string is text.
+_SHAPED: Final = frozenset(
+    ("messages", "tools", "functions", "response_format", "prediction", "audio", "web_search_options", "stream_options",
+     "logit_bias", "input", "prompt", "thinking", "safety_settings", "cache_control")
+)  # fmt: skip
+_FREE: Final[frozenset[str]] = frozenset()
+_NAMED: Final = _STRUCTURAL | {"name"}
+_SCHEMA: Final = frozenset(
+    ("type", "format", "pattern", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding")
+)
+#: What is structure below a key; elsewhere what held above it goes on. Free text may hold any key.
+_BELOW: Final[dict[str, frozenset[str]]] = {
+    "metadata": _FREE,
+    "variables": _FREE,
+    "tools": _NAMED,
+    "functions": _NAMED,
+    "function": _NAMED,
+    "function_call": _NAMED,
+    "custom": _NAMED,
+    "json_schema": _NAMED,
+    "parameters": _SCHEMA,
+    "schema": _SCHEMA,
+    "thinking_blocks": _STRUCTURAL | {"signature", "data"},
+    "input_audio": _STRUCTURAL | {"data"},
+    "file": _STRUCTURAL | {"file_data", "file_id"},
+}
+
+
+def slots(request: ApiRequest) -> list[Slot]:
+    """Return every string of the request's body that is not structural, as writable slots, in the body's order."""
+    return _leaves(request, request.body, (), _TOP, [])
+
+
+def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str], found: list[Slot]) -> list[Slot]:
+    for key, value in node.items() if type(node) is dict else enumerate(node):
+        kind = type(value)
+        if kind is str:
+            if key in skip or (key == "url" and value[:5] == "data:" and path[-1:] == ("image_url",)):
+                continue
+            label = key if type(key) is str else "content"
+            found.append(Slot(owner, node, key, label, (*path, key)))
+        elif kind is dict or kind is list:
+            if key in skip and (kind is list or not path):
+                continue
+            below = skip
+            if skip is not _FREE and isinstance(key, str):
+                below = _BELOW.get(key, skip if path else _STRUCTURAL if key in _SHAPED else _FREE)
+            _leaves(owner, value, (*path, key), below, found)
+    return found
