@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApiError", "ApiRequest", "Call", "Caller", "ChatRequest", "Chunk", "ChunkFilter", "Claim", "ClaimState",
-    "Clock", "Kit", "Outcome", "Policy", "PolicyConfig", "Refused", "Reply", "Slot", "Store", "Target", "Usage",
+    "Clock", "Counter", "Kit", "Outcome", "Policy", "PolicyConfig", "Refused", "Reply", "Slot", "Store", "Target", "Usage",
 ]  # fmt: skip
 
 
@@ -89,6 +89,14 @@ class Kit:
         self._background(work)
 
 
+class Counter(NamedTuple):
+    """One counter of a caller, for the usage reports: a claim of nothing on it, by whom it counts, and its feature."""
+
+    claim: Claim
+    by: str
+    feature: str | None = None
+
+
 C = TypeVar("C", bound=PolicyConfig)
 
 
@@ -137,6 +145,10 @@ class Policy(Generic[C]):
 
     def admitted(self, call: Call, claims: Sequence[Claim], states: Sequence[ClaimState]) -> None:
         """See this policy's claims after they were taken or refused; may add ``call.headers``."""
+
+    def counters(self, caller: Caller, features: Sequence[str]) -> Sequence[Counter]:
+        """Return the shared counters that apply to ``caller``, for the usage reports; of a counter by feature, each."""
+        return ()
 
     def on_reply(self, call: Call) -> ChunkFilter | None:
         """Return this call's filter on the reply, or None to leave it alone."""

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from policies._holds import Holds
 from policies._shape import MOST, MOST_PER_CENT, MOST_USD, every, plural, reset_in, rfc3339
-from policies.base import ApiError, Call, Claim, ClaimState, Kit, Outcome, Policy, PolicyConfig
+from policies.base import ApiError, Call, Caller, Claim, ClaimState, Counter, Kit, Outcome, Policy, PolicyConfig
 from proxy.config.units import Duration
 from proxy.prices import Prices
 from proxy.store.base import StoreUnavailable
@@ -125,11 +125,9 @@ class Budget(Policy[BudgetConfig]):
             headers=(("x-quota-reset", reset),),
         )
 
-    def report(self, team: str, user: str, key_id: str) -> list[Claim]:
-        """Return a claim of nothing on the team's budget, for the usage reports."""
-        if self.usd(team) is None:
-            return []
-        return [Claim("money", team, "budget", 0, None, period=self._period(self.kit.clock.time()))]
+    def counters(self, caller: Caller, features: Sequence[str]) -> list[Counter]:
+        usd = self.usd(caller.team)
+        return [] if usd is None else [Counter(self._counter(caller.team, usd), "team")]
 
     def warnings(self) -> Sequence[str]:
         models = sorted(set(_models(self.kit.config)))
@@ -147,6 +145,9 @@ class Budget(Policy[BudgetConfig]):
     # --- money ------------------------------------------------------------------------------------------
     def _period(self, now: float) -> str:
         return month_of(now) if self.config.per == "month" else day_of(now)
+
+    def _counter(self, team: str, usd: float) -> Claim:
+        return Claim("money", team, "budget", 0, round(usd * _MICRO), period=self._period(self.kit.clock.time()))
 
     def _price(self, call: Call) -> int:
         prompt, completion = self._holds.prompt(call), self._holds.completion(call)
@@ -170,14 +171,12 @@ class Budget(Policy[BudgetConfig]):
             await asyncio.sleep(_LOOK_AFTER)
         finally:
             self._looking.discard(team)
-        claims = self.report(team, "", "")
-        if not claims:
-            return
+        claim = self._counter(team, 0.0)
         try:
-            (state,) = await self.kit.store.peek(claims)
+            (state,) = await self.kit.store.peek([claim])
         except StoreUnavailable:
             return  # the next call's admission tells as much
-        self._tell(team, claims[0].period, state.used - state.held)
+        self._tell(team, claim.period, state.used - state.held)
 
     def _tell(self, team: str, period: str, booked: int) -> None:
         usd = self.usd(team)

@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from policies._gauge import Gauge
 from policies._holds import DEFAULT_MAX_TOKENS, Holds
 from policies._shape import MOST, rfc3339
-from policies.base import ApiError, Call, Claim, ClaimState, Kit, Outcome, Policy, PolicyConfig
+from policies.base import ApiError, Call, Caller, Claim, ClaimState, Counter, Kit, Outcome, Policy, PolicyConfig
 from proxy.fields import MAX_TOKENS
 from proxy.store.period import day_of, month_of, period_end
 
@@ -34,10 +35,9 @@ class Quota(Policy[QuotaConfig]):
         super().__init__(config, kit)
         self._holds = Holds(kit)
         self._holds.default_max_tokens = config.default_max_tokens
-        self._tightest: tuple[float, str] = (-1.0, "")
-        for name in kit.teams:
-            if name != "default":
-                kit.metrics.token_quota.set(self.limit(name), (name,))
+        self._gauge = Gauge(kit)
+        if config.by == "team":
+            self._gauge.listed({name: self.limit(name) for name in kit.teams if name != "default"})
 
     def limit(self, team: str) -> int:
         """Return the team's tokens: its own, for unlisted teams the default team's, else the policy's."""
@@ -64,7 +64,7 @@ class Quota(Policy[QuotaConfig]):
                 self._key(caller.user, caller.key_id, call.feature),
                 self._holds.total(call),
                 self.limit(caller.team),
-                period=month_of(now) if self.config.per == "month" else day_of(now),
+                period=self._period(now),
             )
         ]
 
@@ -73,7 +73,7 @@ class Quota(Policy[QuotaConfig]):
         limit = claim.limit or 0
         self._holds.saw(claim.team, claim.key, state.remaining)
         if self.config.by == "team":
-            self._gauge(claim.team, limit, state.used)
+            self._gauge.saw(claim.team, claim.period, limit, state.used)
             if claim.amount * 100 > limit:  # a smaller hold does not show: spare the call the work
                 call.defer(lambda outcome: self._settled(call, claim, outcome))
         if self.enforce:
@@ -95,17 +95,20 @@ class Quota(Policy[QuotaConfig]):
             )
         return ApiError("token_quota_exceeded", message)
 
-    def report(self, team: str, user: str, key_id: str) -> list[Claim]:
-        """Return a claim of nothing on the caller's quota, for the usage reports."""
-        if self.config.by == "feature":
-            return []
-        now = self.kit.clock.time()
-        period = month_of(now) if self.config.per == "month" else day_of(now)
-        return [Claim("quota", team, self._key(user, key_id, ""), 0, self.limit(team), period=period)]
+    def counters(self, caller: Caller, features: Sequence[str]) -> list[Counter]:
+        by, team, period = self.config.by, caller.team, self._period(self.kit.clock.time())
+        found = []
+        for feature in features if by == "feature" else (None,):
+            key = self._key(caller.user, caller.key_id, feature or "")
+            found.append(Counter(Claim("quota", team, key, 0, self.limit(team), period=period), by, feature))
+        return found
 
     def describe(self) -> dict[str, Any]:
         teams = {name: team.token_quota for name, team in self.kit.teams.items() if team.token_quota is not None}
         return {**self.config.model_dump(mode="json"), "teams": teams}
+
+    def _period(self, now: float) -> str:
+        return month_of(now) if self.config.per == "month" else day_of(now)
 
     def _key(self, user: str, key_id: str, feature: str) -> str:
         by = self.config.by
@@ -130,21 +133,5 @@ class Quota(Policy[QuotaConfig]):
         for hold in call.claimed:
             for index, one in enumerate(hold.claims):
                 if one is claim and index not in hold.skip:
-                    values = self.kit.metrics.token_quota_used.values
-                    label = (claim.team if claim.team in self.kit.teams else "other",)
-                    if label[0] != "other" or self._tightest[1] == claim.team:
-                        values[label] = max(0, values.get(label, 0) + outcome.usage.total - claim.amount)
+                    self._gauge.settled(claim.team, claim.period, outcome.usage.total - claim.amount)
                     return
-
-    def _gauge(self, team: str, limit: int, used: int) -> None:
-        metrics = self.kit.metrics
-        if team in self.kit.teams:
-            metrics.token_quota.set(limit, (team,))
-            metrics.token_quota_used.set(used, (team,))
-            return
-        # All unlisted teams share one series: it shows the one that is closest to its limit.
-        share = used / limit if limit else 1.0
-        if share >= self._tightest[0] or team == self._tightest[1]:
-            self._tightest = (share, team)
-            metrics.token_quota.set(limit, ("other",))
-            metrics.token_quota_used.set(used, ("other",))

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from policies._holds import Holds
 from policies._shape import MOST, every, plural, reset_in
-from policies.base import ApiError, Call, Claim, ClaimState, Kit, Policy, PolicyConfig
+from policies.base import ApiError, Call, Caller, Claim, ClaimState, Counter, Kit, Policy, PolicyConfig
 from proxy.config.units import Duration
 
 By = Literal["team", "user", "key", "feature"]
@@ -172,13 +172,13 @@ class RateLimit(Policy[RateLimitConfig]):
             retry_after=wait,
         )
 
-    def report(self, team: str, user: str, key_id: str) -> list[Claim]:
-        """Return claims of nothing on every limit of a caller, for the usage reports."""
-        return [
-            Claim(spec.kind, team, _key(spec, key_id, ""), 0, spec.limit, spec.window, note=spec)
-            for spec in self._plan(team, user)
-            if spec.by != "feature"
-        ]
+    def counters(self, caller: Caller, features: Sequence[str]) -> list[Counter]:
+        found = []
+        for spec in self._plan(caller.team, caller.user):
+            for feature in features if spec.by == "feature" else (None,):
+                key = _key(spec, caller.key_id, feature or "")
+                found.append(Counter(Claim(spec.kind, caller.team, key, 0, spec.limit, spec.window), spec.by, feature))
+        return found
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from policies._shape import rfc3339
+from policies.base import Counter
 from proxy.call import Caller
 from proxy.errors import ApiError
-from proxy.store.base import Claim, ClaimState, StoreUnavailable
+from proxy.store.base import ClaimState, StoreUnavailable
 from proxy.store.period import month_of, period_end
 from proxy.store.report import report
 
@@ -23,23 +24,27 @@ _WHAT = {"rate": "requests", "tokens": "tokens", "slots": "concurrent"}
 async def own_usage(runtime: Runtime, caller: Caller) -> dict[str, Any]:
     """Return the caller's limits, quota and budget, with what is left and when they are renewed.
 
+    A limit that is `by: feature` has a row for each feature of llm.yml, and one for all other words. Of several
+    quotas ``quota`` is the one with the least left; ``quotas`` are all of them.
+
     Raises:
         ApiError: ``store_unavailable`` where the counters cannot be read now.
     """
-    claims, policies = _claims(runtime, caller.team, caller.user, caller.key_id)
+    counters = _counters(runtime, caller)
     with _readable():
-        states = await runtime.store.peek(claims)
-    found: dict[str, Any] = {
-        "object": "usage", "team": caller.team, "user": caller.user, "limits": [], "quota": None, "budget": None
-    }  # fmt: skip
-    for policy, claim, state in zip(policies, claims, states, strict=True):
-        if claim.kind == "quota":
-            found["quota"] = _quota(claim, state)
-        elif claim.kind == "money":
-            found["budget"] = _budget(policy.usd(claim.team), claim, state)
+        states = await runtime.store.peek([counter.claim for counter in counters])
+    limits, quotas, budget = [], [], None
+    for counter, state in zip(counters, states, strict=True):
+        if counter.claim.kind == "quota":
+            quotas.append(_quota(counter, state))
+        elif counter.claim.kind == "money":
+            budget = _budget(counter, state)
         else:
-            found["limits"].append(_limit(claim, state))
-    return found
+            limits.append(_limit(counter, state))
+    return {
+        "object": "usage", "team": caller.team, "user": caller.user, "limits": limits, "quota": _tightest(quotas),
+        "quotas": quotas, "budget": budget,
+    }  # fmt: skip
 
 
 async def admin_quotas(runtime: Runtime) -> dict[str, Any]:
@@ -57,21 +62,28 @@ async def admin_quotas(runtime: Runtime) -> dict[str, Any]:
     teams = [*listed, *sorted(seen - set(listed))]
     rows = []
     for team in teams:
-        claims, policies = _claims(runtime, team, "", "")
-        row: dict[str, Any] = {"team": team, "listed": team in runtime.teams, "quota": None, "budget": None}
-        wanted = [
-            (policy, claim)
-            for policy, claim in zip(policies, claims, strict=True)
-            if claim.kind == "money" or (claim.kind == "quota" and policy.config.by == "team")
+        counters = [
+            counter
+            for counter in _counters(runtime, Caller("", team, "", frozenset()))
+            if counter.claim.kind in ("quota", "money") and counter.by in ("team", "feature")
         ]
         with _readable():
-            states = await runtime.store.peek([claim for _, claim in wanted])
-        for (policy, claim), state in zip(wanted, states, strict=True):
-            if claim.kind == "quota":
-                row["quota"] = _quota(claim, state)
+            states = await runtime.store.peek([counter.claim for counter in counters])
+        quotas, budget = [], None
+        for counter, state in zip(counters, states, strict=True):
+            if counter.claim.kind == "quota":
+                quotas.append(_quota(counter, state))
             else:
-                row["budget"] = _budget(policy.usd(team), claim, state)
-        rows.append(row)
+                budget = _budget(counter, state)
+        rows.append(
+            {
+                "team": team,
+                "listed": team in runtime.teams,
+                "quota": _tightest(quotas),
+                "quotas": quotas,
+                "budget": budget,
+            }
+        )
     return {"month": month, "teams": rows}
 
 
@@ -113,21 +125,16 @@ def check_month(month: str) -> None:
         raise ValueError("A month is written as YYYY-MM, such as 2026-11.")
 
 
-def _claims(runtime: Runtime, team: str, user: str, key_id: str) -> tuple[list[Claim], list[Any]]:
-    claims: list[Claim] = []
-    policies: list[Any] = []
-    for policy in runtime.policies:
-        ask = getattr(policy, "report", None)
-        if ask is not None:
-            found = ask(team, user, key_id)
-            claims += found
-            policies += [policy] * len(found)
-    return claims, policies
+def _counters(runtime: Runtime, caller: Caller) -> list[Counter]:
+    """Return every shared counter that applies to ``caller``; what is no listed feature counts as ``other``."""
+    features = (*runtime.config.features, "other")
+    return [counter for policy in runtime.policies for counter in policy.counters(caller, features)]
 
 
-def _limit(claim: Claim, state: ClaimState) -> dict[str, Any]:
+def _limit(counter: Counter, state: ClaimState) -> dict[str, Any]:
+    claim = counter.claim
     row: dict[str, Any] = {
-        "by": claim.note.by,
+        **_whose(counter),
         "type": _WHAT[claim.kind],
         "limit": claim.limit,
         "remaining": state.remaining,
@@ -138,8 +145,10 @@ def _limit(claim: Claim, state: ClaimState) -> dict[str, Any]:
     return row
 
 
-def _quota(claim: Claim, state: ClaimState) -> dict[str, Any]:
+def _quota(counter: Counter, state: ClaimState) -> dict[str, Any]:
+    claim = counter.claim
     return {
+        **_whose(counter),
         "limit_tokens": claim.limit,
         "used_tokens": state.used - state.held,
         "held_tokens": state.held,
@@ -149,13 +158,22 @@ def _quota(claim: Claim, state: ClaimState) -> dict[str, Any]:
     }
 
 
-def _budget(usd: float | None, claim: Claim, state: ClaimState) -> dict[str, Any]:
-    used = (state.used - state.held) / 1e6
+def _whose(counter: Counter) -> dict[str, str]:
+    return {"by": counter.by} if counter.feature is None else {"by": counter.by, "feature": counter.feature}
+
+
+def _tightest(quotas: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return min(quotas, key=lambda row: row["remaining_tokens"], default=None)
+
+
+def _budget(counter: Counter, state: ClaimState) -> dict[str, Any]:
+    claim = counter.claim
+    limit, used, held = (claim.limit or 0) / 1e6, (state.used - state.held) / 1e6, state.held / 1e6
     return {
-        "limit_usd": usd,
+        "limit_usd": limit,
         "used_usd": used,
-        "held_usd": state.held / 1e6,
-        "remaining_usd": max(0.0, round((usd or 0.0) - used - state.held / 1e6, 6)),
+        "held_usd": held,
+        "remaining_usd": max(0.0, round(limit - used - held, 6)),
         "period": claim.period,
         "reset": rfc3339(period_end(claim.period)),
     }

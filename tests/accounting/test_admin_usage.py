@@ -12,6 +12,7 @@ from proxy.auth import ALL
 from proxy.runtime import Runtime
 from proxy.store.base import Claim, Hold, StoreUnavailable, UsageRecord
 from proxy.store.period import month_of
+from tests.policies.build import call as call_of
 from tests.policies.build import runtime_of
 
 TEXT = """
@@ -66,6 +67,44 @@ async def test_a_caller_sees_its_own_limits_quota_and_budget(runtime: Runtime) -
     assert [(row["by"], row["type"], row["limit"], row["remaining"]) for row in found["limits"]] == [
         ("user", "requests", 10, 10), ("team", "tokens", 9_000, 9_000), ("team", "concurrent", 4, 4)
     ]  # fmt: skip
+
+
+FEATURES = """
+features: [summary, epic_title]
+policies:
+  - rate_limit: {limits: [{by: feature, requests: 10, tokens: 900, per: 1m}, {by: user, concurrent: 4}]}
+  - quota: {tokens: 1000, by: feature}
+"""
+
+
+async def test_limits_by_feature_are_shown_for_every_feature() -> None:
+    """A caller may use any listed feature, or none of them: each has counters of its own."""
+    runtime = await runtime_of(FEATURES)
+    caller = Caller("k", "platform", "ann", ALL)
+    (rate, quota) = runtime.policies
+    call = call_of(team="platform", user="ann", feature="summary", max_tokens=100)
+    spent = Hold("h", [*rate.claims(call), *quota.claims(call)])
+    await runtime.store.admit(spent)
+    nameless = call_of(team="platform", user="ann", max_tokens=100)
+    await runtime.store.admit(Hold("i", rate.claims(nameless)[:1]))
+    found = await own_usage(runtime, caller)
+    held = spent.claims[-1].amount
+    assert [(row["by"], row.get("feature"), row["type"], row["remaining"]) for row in found["limits"]] == [
+        ("feature", "summary", "requests", 9), ("feature", "epic_title", "requests", 10), ("feature", "other", "requests", 9),
+        ("feature", "summary", "tokens", 900 - held), ("feature", "epic_title", "tokens", 900), ("feature", "other", "tokens", 900),
+        ("user", None, "concurrent", 3),
+    ]  # fmt: skip
+    assert [(row["feature"], row["remaining_tokens"]) for row in found["quotas"]] == [
+        ("summary", 1_000 - held), ("epic_title", 1_000), ("other", 1_000)
+    ]  # fmt: skip
+    assert found["quota"] == found["quotas"][0]
+    admins = (await admin_quotas(runtime))["teams"]
+    assert admins == []
+    runtime.store.record(UsageRecord(month_of(runtime.clock.time()), "platform", "ann", "m", "f", "completed", 5))
+    (row,) = (await admin_quotas(runtime))["teams"]
+    assert (row["quota"], row["quotas"]) == (found["quota"], found["quotas"])
+    await runtime.aclose()
+    await runtime.store.aclose()
 
 
 async def test_asking_takes_nothing(runtime: Runtime) -> None:

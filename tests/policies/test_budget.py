@@ -37,7 +37,7 @@ async def test_money_is_held_at_the_highest_price_and_settled() -> None:
     call, hold = await limits.enter(max_tokens=100)
     assert hold.claims[0].amount == (call.estimate + 100) * 1_000
     limits.leave((call, hold), 10, 20, cost=30_000)
-    (state,) = await limits.store.peek(limits.policy.report("default", "", ""))
+    (state,) = await limits.store.peek([row.claim for row in limits.policy.counters(call.caller, ())])
     assert (state.used, state.held) == (30_000, 0)
 
 

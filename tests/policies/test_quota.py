@@ -150,15 +150,57 @@ async def test_prompts_are_counted_exactly_when_the_limit_is_near() -> None:
     assert counted.estimate != estimated.estimate
 
 
-async def test_gauges_show_each_listed_team_and_the_tightest_of_the_others() -> None:
-    """Label values come from the file only."""
-    limits = Limits(Quota, {"tokens": 1_000}, {"a": {}})
-    await limits.enter(team="a", max_tokens=100)
-    await limits.enter(team="x", max_tokens=500)
-    await limits.enter(team="y", max_tokens=5)
-    used = limits.kit.metrics.token_quota_used.values
-    assert set(used) == {("a",), ("other",)}
-    assert used["other",] > 500
+async def test_gauges_show_each_listed_team_and_all_others_together() -> None:
+    """Label values come from the file only; `other` is a sum, as in every metric: of what is used and of the limits."""
+    limits = Limits(Quota, {"tokens": 1_000}, {"a": {"token_quota": 9_000}})
+    quota, used = limits.kit.metrics.token_quota.values, limits.kit.metrics.token_quota_used.values
+    assert (quota, used) == ({("a",): 9_000}, {})
+    held = {}
+    for team, most in (("a", 100), ("x", 500), ("y", 5), ("y", 7)):
+        _, hold = await limits.enter(team=team, max_tokens=most)
+        held[team] = held.get(team, 0) + hold.claims[0].amount
+    assert used == {("a",): held["a"], ("other",): held["x"] + held["y"]}
+    assert quota == {("a",): 9_000, ("other",): 2_000}
+
+
+async def test_gauges_begin_anew_with_the_period() -> None:
+    """In a new month nobody has used anything yet, whether or not its first call has come."""
+    limits = Limits(Quota, {"tokens": 1_000}, {"a": {}, "b": {}})
+    quota, used = limits.kit.metrics.token_quota.values, limits.kit.metrics.token_quota_used.values
+    made = {}
+    for team in ("a", "b", "x"):
+        made[team], hold = await limits.enter(team=team, max_tokens=500)
+        made[team].claimed.append(hold)
+    limits.clock.advance(20 * 86_400)
+    _, hold = await limits.enter(team="b", max_tokens=20)
+    now = {("a",): 0, ("b",): hold.claims[0].amount}
+    assert used == now
+    assert quota == {("a",): 1_000, ("b",): 1_000}
+    for team, call in made.items():  # they settle in the month in which they began
+        limits.leave((call, call.claimed[0]), 400, 500)
+        assert used == now, team
+
+
+async def test_other_sums_are_right_however_many_teams_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teams beyond those remembered leave the sums; one that calls again comes back with what it has used."""
+    monkeypatch.setattr("policies._gauge._MOST_OTHERS", 3)
+    limits = Limits(Quota, {"tokens": 1_000})
+    quota, used = limits.kit.metrics.token_quota.values, limits.kit.metrics.token_quota_used.values
+    for n in range(1, 6):
+        limits.leave(await limits.enter(team=f"t{n}", max_tokens=1), n * 10, 0)
+    _, hold = await limits.enter(team="t5", max_tokens=1)
+    each = hold.claims[0].amount
+    assert quota == {("other",): 3_000}
+    assert used == {("other",): each + each + 50 + each}
+
+
+async def test_a_quota_that_is_not_the_teams_shows_no_team() -> None:
+    """`by: user`, `key` or `feature`: a team has no figure of its own."""
+    for by in ("user", "key", "feature"):
+        limits = Limits(Quota, {"tokens": 1_000, "by": by}, {"a": {}})
+        await limits.enter(team="a", max_tokens=5)
+        assert not limits.kit.metrics.token_quota.values
+        assert not limits.kit.metrics.token_quota_used.values
 
 
 async def test_the_gauge_gives_back_what_a_call_held_and_did_not_use() -> None:
