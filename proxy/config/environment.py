@@ -55,6 +55,8 @@ VARIABLES: Final = (
     *_DEFAULT.values(), *_EVERY.values(), *_OTHER, *SIDECAR,
 )  # fmt: skip
 """Every variable that means something."""
+ALONE: Final = (*_DEFAULT.values(), *_EVERY.values(), *_OTHER)
+"""Those that are this program's own and count only where there is no file: other programs read OPENAI_* and the like."""
 
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))

@@ -64,6 +64,8 @@ class Expander:
     whole: set[Path] = field(default_factory=set)
     touched: set[Path] = field(default_factory=set)
     broken: set[Path] = field(default_factory=set)
+    asked: set[str] = field(default_factory=set)
+    """The variables that the document names."""
     files: set[str] = field(default_factory=set)
     """Full paths of the files that were read."""
     _fernet: Any = None
@@ -132,6 +134,7 @@ class Expander:
         return default[2:] if len(default) > 2 else Unset(value.reason, empty=True)
 
     def _variable(self, name: str) -> str | Unset:
+        self.asked.add(name)
         value = self.environ.get(name)
         if value is None:
             near = None if name in VARIABLES else did_you_mean(name, {*self.environ, *VARIABLES}, 0.85)

@@ -36,6 +36,23 @@ def test_the_order_of_places(tmp_path: Path) -> None:
     assert find("a.yml", {"LLM_SIDECAR_CONFIG": "b.yml"}, cwd) == f"{cwd}/a.yml"
 
 
+def test_variables_that_a_file_overrules_are_named(tmp_path: Path) -> None:
+    """Who set LLM_RATE_LIMIT believes in a limit: beside a file it is none, unless the file names it; one line says so."""
+    (tmp_path / "llm.yml").write_text(MINIMAL)
+    (tmp_path / ".env.llm").write_text("LLM_CACHE_TTL=1h\nLLM_MODEL=\n")
+    unused = {"LLM_RATE_LIMIT": "5", "OPENAI_MODEL": "x", "LLM_SIDECAR_SECRET": "s" * 32, "LLM_OTHER": "1", "HOME": "/"}
+    (warning,) = load(None, unused, str(tmp_path)).warnings
+    assert warning.startswith(
+        "llm.yml: `LLM_RATE_LIMIT` and `LLM_CACHE_TTL` are set in the environment but count only "
+    )
+    named = "policies: [{rate_limit: {requests: '${LLM_RATE_LIMIT:-3}', per: '${LLM_RATE_LIMIT_WINDOW:-60}'}}]\n"
+    (tmp_path / "llm.yml").write_text(MINIMAL + named)
+    (warning,) = load(None, unused, str(tmp_path)).warnings
+    assert warning.startswith("llm.yml: `LLM_CACHE_TTL` is set in the environment but counts only ")
+    (tmp_path / "llm.yml").unlink()
+    assert not load(None, {"LLM_PROVIDER": "echo", "LLM_RATE_LIMIT": "5"}, str(tmp_path)).warnings
+
+
 def test_a_named_file_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     """A mistyped path never falls through to another configuration."""
     (tmp_path / "llm.yml").write_text(MINIMAL)
