@@ -34,6 +34,8 @@ _BOUNDS: Final = {
     "INTEGER": ("minimum", "maximum"),
     "NUMBER": ("minimum", "maximum"),
 }
+#: Types whose bounds are counts: Gemini refuses a fraction there.
+_COUNTED: Final = ("STRING", "ARRAY", "OBJECT")
 #: A keyword that only one type has tells the type of a schema that names none.
 _HINTS: Final = (
     ("properties", "object"), ("required", "object"), ("additionalProperties", "object"), ("items", "array"),
@@ -229,8 +231,11 @@ class _Converter:
         if node.get("format") in _FORMATS.get(kind, ()):
             result["format"] = node["format"]
         for word in _BOUNDS.get(kind, ()):
-            if type(node.get(word)) in (int, float):
-                result[word] = node[word]
+            bound = node.get(word)
+            if type(bound) is float and kind in _COUNTED:
+                bound = int(bound) if bound.is_integer() else None  # 5.0 counts; half a letter bounds nothing
+            if type(bound) in (int, float):
+                result[word] = bound
         if kind == "STRING":
             if type(node.get("pattern")) is str:
                 result["pattern"] = node["pattern"]

@@ -267,6 +267,15 @@ def test_structured_outputs_keep_the_order_of_their_keys() -> None:
     assert found is not None and "propertyOrdering" not in found
 
 
+def test_counts_are_whole_numbers() -> None:
+    """A bound that counts letters, elements or keys is sent whole (5.0 as 5), and left out where it is a fraction."""
+    assert one({"type": "string", "minLength": 5.0, "maxLength": 7.5}) == {"type": "STRING", "minLength": 5}
+    assert one({"type": "array", "maxItems": 1.5, "items": {"type": "number", "maximum": 1.5}}) == {
+        "type": "ARRAY",
+        "items": {"type": "NUMBER", "maximum": 1.5},
+    }
+
+
 _leaf = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.sampled_from(["", "a", "x/y"]), st.just(1.5))
 _words = st.sampled_from(
     ["type", "properties", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "enum", "const", "required", "format",
