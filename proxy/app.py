@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from proxy.runtime import Runtime
 from proxy.telemetry.log import LineWriter
 
 if TYPE_CHECKING:
+    from proxy.server.head import Handler
     from proxy.server.wire import Wire
 
 #: Path (without /v1) -> endpoint of the routes that generate.
@@ -89,6 +91,11 @@ class Sidecar:
         self.in_flight -= 1
 
     # --- dispatch ---------------------------------------------------------------------------------------
+    def direct(self, method: str, path: str) -> Handler | None:
+        """Return what serves a generating route without ASGI's detour, None for every other route."""
+        endpoint = GENERATING.get(path.removeprefix("/v1")) if method == "POST" else None
+        return None if endpoint is None else partial(generate, self, endpoint=endpoint)
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
@@ -98,11 +105,7 @@ class Sidecar:
         method: str = scope["method"]
         wire: Wire = scope["extensions"]["llm_sidecar"]
         short = path[3:] if path.startswith("/v1/") else path
-        endpoint = GENERATING.get(short)
         headers = dict(scope["headers"])
-        if endpoint is not None and method == "POST":
-            await generate(self, wire, headers, endpoint)
-            return
         if path == "/healthz":
             self._plain(wire, headers, method, 200, b'{"status":"ok"}')
             return

@@ -18,7 +18,7 @@ from re2 import _re2
 
 from policies.redact.alphabet import LOUD
 from policies.redact.detector import CAP, Detector, compile_union, options
-from policies.redact.search import Candidate, Finding, Refused, run
+from policies.redact.search import Finding, Look, Trail
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _BOTH: Final = _re2.RE2.Anchor.ANCHOR_BOTH
@@ -34,10 +34,6 @@ _ALWAYS: Final = b"(?s:.|\\z)"
 
 class DetectorFailed(Exception):
     """A detector's check raised; ``args[0]`` is the detector's name."""
-
-
-#: By detector, where in the buffer its search goes on: behind a candidate that was turned down.
-Resume = dict[str, int]
 
 
 class Engine:
@@ -83,12 +79,12 @@ class Engine:
         self._heads: set[bytes] = set()
 
     def decide(
-        self, text: bytes, start: int, final: bool, resume: Resume | None = None
+        self, text: bytes, start: int, final: bool, trail: Trail | None = None
     ) -> tuple[int, Sequence[Finding]]:
         """Return how far ``text`` is decided, from ``start`` on, and the findings up to there.
 
         ``text`` holds at least :data:`CONTEXT` bytes before ``start`` where there were any. ``final``: nothing
-        follows. ``resume`` is kept by the caller from one call to the next and moved along with ``text``. Raise
+        follows. ``trail`` is kept by the caller from one call to the next and moved along with ``text``. Raise
         :class:`DetectorFailed` if a check fails.
         """
         size = len(text)
@@ -104,14 +100,18 @@ class Engine:
             return decided, ()
         if self._any(_ANYWHERE, text, start, size)[0][0] < 0:
             return decided, ()
-        refused: list[Refused] = []
-        decided, findings = self._settle(self._candidates(text, start, decided, refused, resume or {}), decided)
-        if resume is not None:
+        look = Look(text, decided, final, trail or Trail())
+        self._candidates(look, start)
+        decided, findings = self._settle(look)
+        if trail is not None:
             # Turned down candidates are not looked into: not even when the text is cut inside them.
-            kept = {name: at for name, at in resume.items() if at > decided}
-            kept.update((name, end) for begin, end, name in refused if begin < decided < end)
-            resume.clear()
-            resume.update(kept)
+            kept = {name: at for name, at in trail.resume.items() if at > decided}
+            for begin, end, name, level, last in look.refused:
+                if begin < decided:
+                    trail.levels[name] = level, last
+                    if decided < end:
+                        kept[name] = end
+            trail.resume = kept
         return decided, findings
 
     def _first_open_word(self, text: bytes, start: int, size: int) -> int:
@@ -176,24 +176,25 @@ class Engine:
             at += 1
         return -1
 
-    def _candidates(
-        self, text: bytes, start: int, decided: int, refused: list[Refused], resume: Resume
-    ) -> list[Candidate]:
-        found: list[Candidate] = []
-        indices = self._set.Match(text)
+    def _candidates(self, look: Look, start: int) -> None:
+        indices = self._set.Match(look.text)
         count = len(self.detectors)
         if count in indices:
             detectors = [self.detectors[i] for i in sorted(indices) if i < count]
         else:
             detectors = list(self.detectors)
+        resume = look.trail.resume
         for detector in detectors:
             try:
-                run(detector, text, max(start, resume.get(detector.name, 0)), decided, found, refused)
+                look.run(detector, max(start, resume.get(detector.name, 0)) if resume else start)
             except Exception as error:
                 raise DetectorFailed(detector.name) from error
-        return found
 
-    def _settle(self, candidates: list[Candidate], decided: int) -> tuple[int, Sequence[Finding]]:
+    def _settle(self, look: Look) -> tuple[int, Sequence[Finding]]:
+        decided = look.held
+        candidates = look.found
+        if look.regions:
+            candidates = candidates + [(region.start, region) for region in look.regions]
         if not candidates:
             return decided, ()
         candidates.sort(reverse=True, key=_START)
@@ -203,7 +204,7 @@ class Engine:
         findings: list[Finding] = []
         cluster: list[Finding] = []
         reach = 0
-        accepted = [finding for start, finding in candidates if start < decided]
+        accepted = [finding for start, finding in look.found if start < decided]
         accepted.sort(key=_START)
         for finding in accepted:
             if finding.start >= reach and cluster:
@@ -213,6 +214,9 @@ class Engine:
             if finding.end > reach:
                 reach = finding.end
         _resolve(cluster, findings)
+        for region in look.regions:
+            if region.start < decided:
+                findings = _around(region, findings)
         return decided, findings
 
 
@@ -247,3 +251,17 @@ def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
             winners.append(finding)
     winners.sort(key=_START)
     findings.extend(winners)
+
+
+def _around(region: Finding, findings: list[Finding]) -> list[Finding]:
+    """Add what a region leaves of itself between findings: none of them may uncover the rest of it."""
+    kept: list[Finding] = []
+    at = region.start
+    for finding in findings:
+        if finding.start > at and at < region.end:
+            kept.append(Finding(at, min(finding.start, region.end), region.detector))
+        kept.append(finding)
+        at = max(at, finding.end)
+    if at < region.end:
+        kept.append(Finding(at, region.end, region.detector))
+    return kept

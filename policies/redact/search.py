@@ -1,4 +1,4 @@
-"""How one detector's candidates are found and confirmed."""
+"""How one detector's candidates are found and confirmed, within a budget for those that come to nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from policies.redact.detector import Detector, Hit, Span
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _HERE: Final = _re2.RE2.Anchor.ANCHOR_START
-_NOTHING: Final[list[Span]] = [(-1, -1)]
+#: A text's budget for candidates that are turned down, in bytes: what it starts with, and the most it may save up.
+FULL: Final = 1 << 19
+#: What is masked unchecked where the budget is spent, in bytes.
+REGION: Final = 2_048
 
 
 class Finding(NamedTuple):
@@ -21,47 +24,101 @@ class Finding(NamedTuple):
     detector: Detector
 
 
-#: A candidate that was confirmed: where its match began, and what it claims.
-Candidate = tuple[int, Finding]
-#: A candidate that was turned down: its match's beginning and end, and the detector's name.
-Refused = tuple[int, int, str]
+class Trail:
+    """What is remembered of a growing text between two looks; offsets move along with the buffer.
+
+    ``resume``: by detector, where its search goes on, behind a candidate that was turned down. ``levels``: by
+    detector, what was left of its budget, and where in the whole text. ``base``: where the buffer begins in it.
+    """
+
+    __slots__ = ("base", "levels", "resume")
+
+    def __init__(self, levels: dict[str, tuple[int, int]] | None = None, base: int = 0) -> None:
+        self.resume: dict[str, int] = {}
+        self.levels: dict[str, tuple[int, int]] = {} if levels is None else levels
+        self.base = base
+
+    def shift(self, by: int) -> None:
+        """Take note that ``by`` bytes were cut off the buffer's beginning."""
+        self.base += by
+        if self.resume:
+            self.resume = {name: at - by for name, at in self.resume.items()}
 
 
-def run(detector: Detector, text: bytes, at: int, decided: int, found: list[Candidate], refused: list[Refused]) -> None:
-    """Append the candidates of one detector that begin before ``decided``, and those that were turned down."""
-    match = detector.match
-    check = detector.check
-    secret = detector.secret
-    size = len(text)
-    while at < decided:
-        if detector.lead:
-            spans = _anchored(detector, text, at)
-        else:
+class Look:
+    """One look at a text: the candidates that were confirmed, those turned down, and what is masked unchecked.
+
+    ``found``: where a match began, and what it claims. ``refused``: a match's beginning and end, the detector's
+    name, and its budget after it. ``held``: the text from there on waits for more.
+    """
+
+    __slots__ = ("final", "found", "held", "refused", "regions", "text", "trail")
+
+    def __init__(self, text: bytes, decided: int, final: bool, trail: Trail) -> None:
+        self.text = text
+        self.held = decided
+        self.final = final
+        self.trail = trail
+        self.found: list[tuple[int, Finding]] = []
+        self.refused: list[tuple[int, int, str, int, int]] = []
+        self.regions: list[Finding] = []
+
+    def run(self, detector: Detector, at: int) -> None:
+        """Find the candidates of one detector that begin before what is held.
+
+        Whoever fills a text with what is nearly a secret makes us check each of them. Each one that is turned down
+        costs ``detector.weight`` bytes of a budget that grows by a byte with each byte of text; where it is spent,
+        the next :data:`REGION` bytes count as found, unchecked. It depends on the text alone, not on its cuts.
+        """
+        text, decided, found = self.text, self.held, self.found
+        match, check, secret, name = detector.match, detector.check, detector.secret, detector.name
+        weight, base, size = detector.weight, self.trail.base, len(text)
+        level, last = self.trail.levels.get(name, (FULL, 0))
+        while at < decided:
             spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
-        begin, end = spans[0]
-        if begin < 0 or begin >= decided:
-            return
-        hit = Hit(text, spans, secret)
-        verdict = True if check is None else check(hit)
-        if verdict is False:
-            refused.append((begin, end, detector.name))
-            at = end
-            continue
-        low, high = hit.secret if verdict is True else verdict
-        found.append((begin, Finding(low, high, detector)))
-        at = high if high > begin else end
+            begin, end = spans[0]
+            if begin < 0 or begin >= decided:
+                return
+            if check is None:
+                low, high = spans[secret] if spans[secret][0] >= 0 else spans[0]
+                found.append((begin, Finding(low, high, detector)))
+                at = high if high > begin else end
+                continue
+            if level + base + begin - last < weight:
+                if (at := self._region(detector, begin)) < 0:
+                    self.held = begin
+                    return
+                level, last = min(FULL, level + base + at - last), base + at
+                self.refused.append((begin, at, name, level, last))
+                continue
+            hit = Hit(text, spans, secret)
+            verdict = check(hit)
+            if verdict is False:
+                level, last = min(FULL, level + base + begin - last) - weight, base + begin
+                self.refused.append((begin, end, name, level, last))
+                at = end
+                continue
+            low, high = hit.secret if verdict is True else verdict
+            found.append((begin, Finding(low, high, detector)))
+            at = high if high > begin else end
 
-
-def _anchored(detector: Detector, text: bytes, at: int) -> list[Span]:
-    """Return the first match of a detector whose matches all hold its hint, looking only where that stands."""
-    match, find, lead, size = detector.match, detector.find, detector.lead, len(text)
-    place = find(_ANYWHERE, text, at, size)[0][0]
-    while place >= 0:
-        spans: list[Span] = match(_ANYWHERE, text, max(at, place - lead), min(size, place + detector.reach))
-        if 0 <= spans[0][0] <= place:
-            return spans
-        place = find(_ANYWHERE, text, place + 1, size)[0][0]
-    return _NOTHING
+    def _region(self, detector: Detector, begin: int) -> int:
+        """Claim a region from ``begin`` on, up to the end of the first candidate beyond it; -1: it is not all there."""
+        text, size = self.text, len(self.text)
+        far = begin + REGION
+        most = far + detector.reach + 4
+        if size < most and not self.final:
+            return -1
+        while far < size and text[far] & 0xC0 == 0x80:
+            far += 1
+        end = size
+        if far < size:
+            low, high = detector.match(_ANYWHERE, text, far, min(size, most))[0]
+            end = high if low >= 0 else far
+            while end < size and text[end] & 0xC0 == 0x80:
+                end += 1
+        self.regions.append(Finding(begin, end, detector))
+        return end
 
 
 def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
@@ -84,6 +141,12 @@ def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
         if spans[0][0] >= 0:
             return spans
         at = begin + 1
+        if detector.core is not None:
+            # No match is without its core: what begins too far before the next one is no match.
+            core = detector.core(_ANYWHERE, text, at, size)[0][0]
+            if core < 0:
+                return spans
+            at = max(at, core - cap)
         while at < size and text[at] & 0xC0 == 0x80:
             at += 1
         window = max(window, at)

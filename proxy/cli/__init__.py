@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -32,18 +31,45 @@ Exit codes: 0 fine, 1 mistakes found or something failed, 2 wrong usage.
 
 def run(argv: Sequence[str]) -> int:
     """Run the command that ``argv`` names; return its exit code."""
+    from proxy.cli.output import standard_streams
+
+    with standard_streams() as (out, err):
+        try:
+            try:
+                code = _run(argv)
+            finally:
+                out.flush()  # of `--help` too, which ends here by SystemExit
+        except KeyboardInterrupt:
+            return 130
+        except (OSError, SystemExit):
+            if out.error is None:
+                raise
+        finally:
+            for stream in (out, err):
+                if stream.error is not None:
+                    stream.abandon()
+        if out.error is not None:
+            return _lost(out.error, argv)
+    # What was to be said on standard error may matter, and nothing can say so.
+    return code if err.error is None else code or 1
+
+
+def _run(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     module = importlib.import_module(f"proxy.cli.{args.command}")
-    try:
-        code: int = module.run(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has had enough (`| head`); nothing more can be written.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    code: int = module.run(args)
     return code
+
+
+def _lost(error: OSError, argv: Sequence[str]) -> int:
+    """Return the exit code of a command whose output could not be written, and say so where somebody may read it."""
+    from proxy.cli.output import BROKEN_PIPE
+
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE  # whoever read our output has had enough (`| head`)
+    command = f" {argv[0]}" if argv and argv[0] in COMMANDS else ""
+    print(f"llm-sidecar{command}: standard output cannot be written ({error.strerror})", file=sys.stderr)
+    return 1
 
 
 def parser() -> argparse.ArgumentParser:

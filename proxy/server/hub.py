@@ -15,6 +15,7 @@ from proxy.ticker import Ticker, ticker
 
 if TYPE_CHECKING:
     from proxy.server.cycle import Cycle
+    from proxy.server.head import Handler
     from proxy.server.protocol import Protocol
 
 Scope = MutableMapping[str, Any]
@@ -22,8 +23,15 @@ Message = MutableMapping[str, Any]
 App = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 
+def _none(method: str, path: str) -> Handler | None:
+    return None
+
+
 class Hub:
     """The application, the limits, the live connections and the requests in work of one listener.
+
+    An application may have ``direct(method, path)``, which returns a coroutine function that serves this route
+    from the wire and the headers (a dict, the request's only while it is served), or None: then ASGI does.
 
     ``running`` holds every request whose application coroutine has not ended, its client there or not;
     ``refused`` counts the replies that the server itself gave, by error code; ``on_refused(error, request_id)``
@@ -31,12 +39,13 @@ class Hub:
     """
 
     __slots__ = (
-        "app", "bodies", "cap", "connections", "draining", "lifespan_state", "loop", "on_refused", "options", "refused",
+        "app", "bodies", "cap", "connections", "direct", "draining", "lifespan_state", "loop", "on_refused", "options", "refused",
         "running", "ticker",
     )  # fmt: skip
 
     def __init__(self, app: App, options: ServerOptions, cap: int) -> None:
         self.app = app
+        self.direct: Callable[[str, str], Handler | None] = getattr(app, "direct", _none)
         self.options = options
         self.cap = cap
         self.loop = asyncio.get_running_loop()

@@ -259,7 +259,6 @@ class Protocol(Connection):
     async def _serve(self) -> None:
         """Run the application for one request after the other until the connection ends."""
         hub = self.hub
-        app = hub.app
         loop = hub.loop
         while not self.lost or self.cycle is not None:
             cycle = self.cycle
@@ -275,13 +274,12 @@ class Protocol(Connection):
             if cycle.gone:
                 self._ended(cycle, None)
                 continue
-            scope = cycle.head.scope.copy()
-            scope["headers"] = self._parser.headers
-            scope["extensions"] = {"llm_sidecar": cycle}
-            if hub.lifespan_state:
-                scope["state"] = hub.lifespan_state.copy()
+            head = cycle.head
+            handler = head.handler
+            if handler is None:
+                handler = head.handler = hub.direct(head.method, head.path) or self._asgi
             try:
-                await app(scope, cycle.receive, cycle.send)
+                await handler(cycle, self._parser.table)
             except asyncio.CancelledError:  # nobody caught it: the process is ending
                 self.ahead = b""
                 self._ended(
@@ -293,6 +291,15 @@ class Protocol(Connection):
                 log.error("The application raised while it answered a request.", exc_info=error)
             self._ended(cycle, None)
         self.task = None
+
+    async def _asgi(self, cycle: Cycle, headers: dict[bytes, bytes]) -> None:
+        """Serve a request by the application's ASGI side."""
+        scope = cycle.head.scope.copy()
+        scope["headers"] = self._parser.headers
+        scope["extensions"] = {"llm_sidecar": cycle}
+        if self.hub.lifespan_state:
+            scope["state"] = self.hub.lifespan_state.copy()
+        await self.hub.app(scope, cycle.receive, cycle.send)
 
     def _ended(self, cycle: Cycle, error: ApiError | None) -> None:
         """Settle a request whose application has returned: no reply is left open."""

@@ -414,6 +414,8 @@ def bad_event(dialect: Dialect, how: str) -> bytes:
             return b": still there\n\n:\n\nid: 7\nretry: 10\n\n"
         case "unknown":
             return dialect.unknown()
+        case "nan" | "deep":
+            return b"data: " + spoil(b"", how) + b"\n\n"
     raise ValueError(f"no way to make an event {how!r}")
 
 
