@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from functools import partial
-from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from proxy.auth import GENERATE, require
 from proxy.call import Call
-from proxy.endpoint import count_early, generate, refuse_early, request_id
+from proxy.endpoint import generate, refuse_early
 from proxy.errors import ApiError
+from proxy.headers import request_id
 from proxy.models import list_models, one_model
+from proxy.outcome import count_early
 from proxy.runtime import Runtime
+from proxy.telemetry.line import Stamps
 from proxy.telemetry.log import LineWriter
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Sidecar:
     def __init__(self, runtime: Runtime, writer: LineWriter) -> None:
         self.runtime = runtime
         self.writer = writer
+        self.stamps = Stamps()
         self.calls: set[Call] = set()
         self.in_flight = 0
         self.draining = False
@@ -48,8 +51,6 @@ class Sidecar:
         self.max_in_flight = 0
         self.configure(runtime)
         self._web: Any = None
-        self._second = 0
-        self._stamp = ""
 
     def configure(self, runtime: Runtime) -> None:
         """Make ``runtime`` the one that new calls get: one assignment."""
@@ -203,20 +204,6 @@ class Sidecar:
     def refused(self, error: ApiError, rid: str) -> None:
         """Count and log what the server itself refused: bad framing, late headers, too many connections."""
         count_early(self, {}, rid, None, None, error, self.runtime.clock.monotonic())
-
-    # --- the log line of a call ---------------------------------------------------------------------------
-    def log_call(self, fields: dict[str, Any]) -> None:
-        """Write the call's one line."""
-        self.writer.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
-
-    def stamp(self) -> str:
-        """Return the current time for a log line: RFC 3339, milliseconds, UTC; the date formatted once a second."""
-        now = time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return f"{self._stamp}{int((now - second) * 1000):03d}Z"
 
     # --- gauges -------------------------------------------------------------------------------------------
     def _circuits(self) -> list[tuple[tuple[str, ...], float]]:

@@ -13,8 +13,9 @@ import orjson
 
 from proxy.auth import ALL
 from proxy.call import Call, Caller, Outcome, Usage
+from proxy.chunk import Chunk
 from proxy.clock import Clock
-from proxy.endpoint import set_team, whole_chunk
+from proxy.endpoint import set_team
 from proxy.errors import ApiError
 from proxy.forward import effective
 from proxy.pipeline import Filters, Replayed, ask, settle_claims
@@ -121,7 +122,7 @@ async def _reply(runtime: Runtime, call: Call, answer: Any, above: int, text: st
     if answer is not None:
         chunks = await Replayed(answer, whole=True).next() or ()
     else:
-        chunks = (whole_chunk(text or "", model),)
+        chunks = (_whole_chunk(text or "", model),)
     chunks = [*filters.feed(chunks), *filters.flush()]
     return "".join(slot.text for chunk in chunks for slot in chunk.texts() if slot.kind == "content")
 
@@ -135,3 +136,21 @@ def _said(body: dict[str, Any]) -> str:
     if isinstance(content, list):
         return "\n".join(str(part.get("text", "")) for part in content)
     return content or ""
+
+
+def _whole_chunk(text: str, model: str) -> Chunk:
+    """Return a completion that says ``text``: the stand-in upstream of the policy tests."""
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    return Chunk(
+        {
+            "id": "chatcmpl-0",
+            "object": "chat.completion",
+            "created": 0,
+            "model": model,
+            "choices": [choice],
+            "usage": usage,
+        },
+        whole=True,
+    )

@@ -18,21 +18,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from policies.base import Kit, Policy
 from proxy.auth import Authenticator
-from proxy.call import STATUS, Call, Outcome
+from proxy.call import Call, Outcome
 from proxy.clock import Clock
 from proxy.pipeline import Step, build_steps
 from proxy.providers.base import Provider, ProviderSettings, Target
 from proxy.route import Router
 from proxy.store.base import Store, UsageRecord
+from proxy.telemetry.line import who
 from proxy.telemetry.log import describe
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.series import Series
 from proxy.upstream.entry import ProviderEntry, timeouts
 
 if TYPE_CHECKING:
     from proxy.prices import Prices
 
 _MAX_BACKGROUND: Final = 1_000
-_MAX_LABELS: Final = 4_096
+_MAX_SERIES: Final = 2_048
 
 
 def derive(secret: bytes, purpose: str) -> bytes:
@@ -89,32 +91,18 @@ class Shared:
         return derive(self.secret, purpose)
 
 
-class CallLabels:
-    """The label values of one call's metrics, each as the tuple that its metric wants."""
-
-    __slots__ = ("by_status", "completion", "duration", "money", "prompt")
-
-    def __init__(self, provider: str, model: str, team: str, feature: str) -> None:
-        call = (provider, model, team, feature)
-        self.by_status = {status: (*call, status) for status in STATUS.values()}
-        self.prompt = (*call, "prompt")
-        self.completion = (*call, "completion")
-        self.duration = (provider, model, feature)
-        self.money = (team, feature, model)
-
-
 class Runtime:
     """One configuration, ready to serve."""
 
     __slots__ = (
-        "_hour", "_labels", "_month", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
+        "_hour", "_month", "_series", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
         "providers", "router", "secret", "shared", "steps", "store", "teams",
     )  # fmt: skip
 
     def __init__(self, config: Any, shared: Shared, previous: Runtime | None = None) -> None:
         self.config = config
         self._hour = -1
-        self._labels: dict[tuple[Target | None, str, str], CallLabels] = {}
+        self._series: dict[tuple[Target | None, str, str, str, str, str, str], Series] = {}
         self._month = ""
         self.shared = shared
         self.store = shared.store
@@ -158,20 +146,32 @@ class Runtime:
             self.prices = Prices(config.prices)
 
     # --- labels ---------------------------------------------------------------------------------------
-    def labels(self, target: Target | None, call: Call) -> CallLabels:
-        """Return the label tuples of a call's metrics, built once for each combination that llm.yml knows."""
-        key = (target, call.caller.team, call.feature)
-        found = self._labels.get(key) if target is not None else None
+    def series(self, target: Target | None, call: Call) -> Series:
+        """Return where a call of this kind is counted, and its words in the log; built once for each kind."""
+        caller = call.caller
+        key = (target, call.model, call.feature, call.endpoint, caller.user, caller.team, caller.key_id)
+        found = self._series.get(key)
         if found is None:
-            found = CallLabels(
-                target.name if target is not None else "",
-                self.model_label(target.model if target is not None else call.model),
-                self.team_label(call.caller.team),
+            if len(self._series) >= _MAX_SERIES:
+                self._series.clear()  # names that callers make up must not keep others out
+            name = target.name if target is not None else None
+            model = target.model if target is not None else None
+            found = self._series[key] = Series(
+                self.metrics,
+                name or "",
+                self.model_label(model if model is not None else call.model),
+                self.team_label(caller.team),
                 call.feature or "other",
-            )
-            if target is not None and len(self._labels) < _MAX_LABELS:
-                self._labels[key] = found
+                who(
+                    call.endpoint, caller.team, caller.user, caller.key_id, call.feature or None, call.model[:256],
+                    name, model and model[:256],
+                ),
+            )  # fmt: skip
         return found
+
+    def feature_label(self, feature: str) -> str:
+        """Return ``feature`` if llm.yml lists it, else ``other``."""
+        return feature if feature in self.features else "other"
 
     def team_label(self, team: str) -> str:
         """Return ``team`` if llm.yml lists it, else ``other``."""
@@ -204,24 +204,17 @@ class Runtime:
         """Return the call's row for the usage ledger: it counts in the month in which it began."""
         usage = outcome.usage
         target = outcome.target
+        caller = call.caller
+        clock = self.clock
+        elapsed = clock.monotonic() - call.started
         model = target.model if target is not None else call.model
-        elapsed = self.clock.monotonic() - call.started
+        if outcome.end != "completed" and not usage.total:
+            model = self.model_label(model)  # a name that only the caller knows mints no rows
+        month = call.notes.get("month") or self.month(clock.time() - elapsed)
         return UsageRecord(
-            month=call.notes.get("month") or self.month(self.clock.time() - elapsed),
-            team=call.caller.team,
-            user=call.caller.user,
-            # A name that only the caller knows mints no rows: the provider has to have answered to it.
-            model=model if usage.total or outcome.end == "completed" else self.model_label(model),
-            feature=call.feature,
-            status=outcome.end,
-            prompt=usage.prompt,
-            completion=usage.completion,
-            cached=usage.cached,
-            cost=outcome.cost or 0,
-            duration=int(elapsed * 1000),
-            cache=call.cache,
-            code=outcome.code or "",
-        )
+            month, caller.team, caller.user, model, call.feature, outcome.end, usage.prompt, usage.completion,
+            usage.cached, outcome.cost or 0, int(elapsed * 1000), call.cache, outcome.code or "",
+        )  # fmt: skip
 
     async def aclose(self, successor: Runtime | None = None) -> None:
         """Close what the successor does not use any more."""

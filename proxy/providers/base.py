@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from proxy.chunk import Chunk
 from proxy.config.units import Duration
 from proxy.errors import ApiError, Truncated, UpstreamError
+from proxy.headers import clean
 from proxy.request import ApiRequest
 from proxy.upstream.base import Headers, UpstreamRequest
 from proxy.upstream.head import check_name, check_value
@@ -93,7 +94,7 @@ class ProviderSettings(Strict):
 class Target:
     """Where a call may go: one model of one configured provider."""
 
-    __slots__ = ("model", "name", "provider", "settings")
+    __slots__ = ("lines", "model", "name", "provider", "settings")
 
     def __init__(self, name: str, model: str, provider: Provider) -> None:
         self.name = name
@@ -102,6 +103,8 @@ class Target:
         """The upstream's own name of the model."""
         self.provider = provider
         self.settings = provider.settings
+        self.lines = f"x-llm-provider: {name}\r\nx-llm-model: {clean(model)}\r\n"
+        """The reply headers that name it."""
 
     def __repr__(self) -> str:
         return f"{self.name}/{self.model}"

@@ -23,25 +23,37 @@ OVERHEAD: Final = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
 
 
 class Counter:
-    """A monotonic sum per label set."""
+    """A monotonic sum per label set, which appears with its first increment."""
 
-    __slots__ = ("help", "labels", "name", "values")
+    __slots__ = ("_cells", "help", "labels", "name")
 
     def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
         self.name = name
         self.help = help
         self.labels = labels
-        self.values: dict[Labels, float] = {} if labels else {(): 0.0}
+        self._cells: dict[Labels, list[float]] = {}
+
+    def cell(self, labels: Labels = ()) -> list[float]:
+        """Return the sum of one label set as a list of one number, to be added to in place: no look-up any more."""
+        found = self._cells.get(labels)
+        if found is None:
+            found = self._cells[labels] = [0]
+        return found
 
     def inc(self, labels: Labels = (), amount: float = 1) -> None:
-        values = self.values
-        values[labels] = values.get(labels, 0) + amount
+        self.cell(labels)[0] += amount
+
+    @property
+    def values(self) -> dict[Labels, float]:
+        """Return the sums by label set."""
+        found = {labels: cell[0] for labels, cell in list(self._cells.items()) if cell[0]}
+        return found if self.labels else {(): found.get((), 0.0)}
 
     def collect(self) -> Metric:
         from prometheus_client.core import CounterMetricFamily
 
         family = CounterMetricFamily(self.name, self.help, labels=self.labels)
-        for labels, value in list(self.values.items()):
+        for labels, value in self.values.items():
             family.add_metric(labels, value)
         return family
 
@@ -83,10 +95,15 @@ class Histogram:
         self.bounds = tuple(bounds)
         self.values: dict[Labels, list[float]] = {}
 
+    def row(self, labels: Labels = ()) -> list[float]:
+        """Return one label set's counts by bucket and, last, the sum, to be added to in place."""
+        found = self.values.get(labels)
+        if found is None:
+            found = self.values[labels] = [0.0] * (len(self.bounds) + 2)
+        return found
+
     def observe(self, value: float, labels: Labels = ()) -> None:
-        row = self.values.get(labels)
-        if row is None:
-            row = self.values[labels] = [0.0] * (len(self.bounds) + 2)
+        row = self.row(labels)
         row[bisect_left(self.bounds, value)] += 1
         row[-1] += value
 
@@ -119,6 +136,8 @@ class Metrics:
             "llm_time_to_first_token_seconds", "Time to a stream's first content.", FIRST_TOKEN
         )
         self.overhead = Histogram("llm_overhead_seconds", "The sidecar's own time in a call.", OVERHEAD)
+        self.first_token_row = self.first_token.row()
+        self.overhead_row = self.overhead.row()
         self.cache_requests = Counter("llm_cache_requests_total", "Cache look-ups by result.", ("result",))
         self.cache_hit_ratio = Gauge(
             "llm_cache_hit_ratio", "Share of hits in the last 5 minutes, NaN without look-ups."

@@ -1,0 +1,216 @@
+"""A reply on the client's wire: its head, whole or as a stream, and an error in place of either."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any, Final
+
+import orjson
+
+from proxy.call import Call
+from proxy.chunk import Chunk
+from proxy.errors import ApiError, UpstreamError
+from proxy.forward import Source
+from proxy.headers import clean
+from proxy.pipeline import Filters, Replayed
+from proxy.server.wire import Wire
+from proxy.shape import unfold
+from proxy.ticker import NEVER, Watched, ticker
+
+#: A caller whose answer others read too may be so many bytes behind; then it is dropped, and they go on.
+_LAG: Final = 1024 * 1024
+_NO_USAGE: Final = b',"usage":null}'
+_DONE: Final = b"data: [DONE]\n\n"
+JSON: Final = "content-type: application/json\r\n"
+_SSE: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+
+
+async def send_whole(call: Call, wire: Wire, source: Source | Replayed, filters: Filters | None) -> None:
+    batch = await source.next()
+    chunks = batch or ()
+    if filters:
+        chunks = [*filters.feed(chunks), *filters.flush()]
+    if not chunks:
+        raise UpstreamError("upstream_invalid_response", "The provider's answer was empty; send the request again.")
+    source.settle()
+    wire.reply(200, _head(call, JSON), chunks[0].encode())
+    while wire.paused and not wire.gone:
+        await wire.drain()
+
+
+async def send_stream(
+    call: Call, wire: Wire, source: Source | Replayed, filters: Filters | None, keeper: Keeper
+) -> None:
+    wants_usage = call.request.include_usage
+    meter = call.meter
+    if source.whole:
+        # The upstream answered a stream with a whole reply: say the same as a stream.
+        batch = await source.next()
+        batch = [piece for chunk in batch or () for piece in unfold(chunk)]
+    else:
+        batch = await source.next()
+
+    def take(batch: list[Chunk]) -> bool:
+        data = _frames(batch if filters is None else filters.feed(batch), wants_usage)
+        if data:
+            wire.write(data)
+            keeper.touch()
+        return not wire.paused
+
+    # The first batch decides about the head; with followers, the pace is a matter of waiting.
+    pump = source.pump if isinstance(source, Source) and not source.whole and call.audience is None else None
+    behind = 0
+    paused = 0.0
+    while batch is not None:
+        if filters:
+            batch = filters.feed(batch)
+        data = _frames(batch, wants_usage)
+        if data:
+            if meter.first is None and not all(chunk.startup for chunk in batch):
+                meter.first = monotonic()
+            if not wire.started:
+                wire.start(200, _head(call, _SSE))
+            wire.write(data)
+            keeper.touch()
+            if wire.paused:
+                paused -= monotonic()
+                if call.audience is None:
+                    batch, data = (), b""  # a slow reader holds what it was sent once, not three times
+                    await wire.drain()
+                else:
+                    behind = await _room(call, wire, behind + len(data))
+                paused += monotonic()
+        if pump is not None:
+            await pump(take)
+            if wire.paused:
+                paused -= monotonic()
+                await wire.drain()
+                paused += monotonic()
+        batch = None if source.whole else await source.next()
+    tail = _frames(filters.flush(), wants_usage) if filters else b""
+    source.settle()
+    if not wire.started:
+        wire.start(200, _head(call, _SSE))
+    wire.write(tail + _DONE)
+    wire.end()
+    call.others_s = source.waited + paused
+
+
+async def _room(call: Call, wire: Wire, behind: int) -> int:
+    """Wait until the client has read enough, or somebody who shares the answer waits for more of it.
+
+    Return how many bytes the client is behind; too many and it is dropped: the pace is the fastest reader's.
+    """
+    audience = call.audience
+    assert audience is not None
+    if behind > _LAG:
+        wire.abort()
+        call.leave("gone")
+        return 0
+    drained = asyncio.ensure_future(wire.drain())
+    try:
+        await asyncio.wait((drained, audience.hunger()), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        drained.cancel()
+    return behind if wire.paused else 0
+
+
+def _frames(chunks: Any, wants_usage: bool) -> bytes:
+    """Return the chunks as server-sent events; the usage chunk only for who asked for it."""
+    out = []
+    for chunk in chunks:
+        data = chunk.data
+        raw = chunk.raw
+        if not wants_usage:
+            if "usage" in data:
+                if not data.get("choices"):
+                    continue
+                if data["usage"] is None and raw is not None and raw.endswith(_NO_USAGE):
+                    raw = b"%b}" % raw[: -len(_NO_USAGE)]  # the object's last key: cut off, without writing it anew
+                elif data["usage"] is None or data["usage"]:
+                    del data["usage"]
+                    raw = chunk.raw = None
+        elif "usage" not in data:
+            data["usage"] = None
+            raw = chunk.raw = None
+        out.append(b"data: %b\n\n" % (raw if raw is not None else orjson.dumps(data)))
+    return out[0] if len(out) == 1 else b"".join(out)
+
+
+class Keeper(Watched):
+    """Write an SSE comment after each silence, so that nobody in between takes the stream for dead.
+
+    The first comment commits the status: until then, retries and fallbacks stay open.
+    """
+
+    __slots__ = ("_call", "_loop", "_silence", "_wire")
+
+    def __init__(self, call: Call, wire: Wire, silence: float) -> None:
+        super().__init__()
+        self._call = call
+        self._wire = wire
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        if silence > 0:
+            self.deadline = self._loop.time() + silence
+            ticker().watch(self)
+
+    def touch(self) -> None:
+        """Begin to wait anew."""
+        self.deadline = self._loop.time() + self._silence if self._silence > 0 else NEVER
+
+    def expired(self) -> None:
+        wire = self._wire
+        if wire.gone:
+            return
+        if not wire.paused:
+            if not wire.started:
+                wire.start(200, _head(self._call, _SSE))
+            wire.write(b": keep-alive\n\n")
+        self.touch()
+
+    def stop(self) -> None:
+        """Stop waiting."""
+        self.deadline = NEVER
+        ticker().forget(self)
+
+
+def _head(call: Call, kind: str) -> bytes:
+    text = f"{kind}x-request-id: {call.id}\r\n"
+    if call.target is not None:
+        text += call.target.lines
+    if call.upstream_id is not None:
+        text += f"x-llm-upstream-request-id: {call.upstream_id}\r\n"
+    if call.cache:
+        text += f"x-llm-cache: {call.cache}\r\n"
+    if call.policy_s >= 0:
+        policy, upstream = int(call.policy_s * 10_000), int(call.upstream_s * 10_000)  # tenths of milliseconds
+        text += (
+            f"server-timing: policy;dur={policy // 10}.{policy % 10}, upstream;dur={upstream // 10}.{upstream % 10}\r\n"
+        )
+    for name, value in call.headers:
+        text += f"{name}: {clean(value)}\r\n"
+    if call.explain is not None:
+        decided = ", ".join(f"{row['policy']}={row['decision']}" for row in call.explain)
+        text += f"x-llm-policies: {clean(decided)}\r\n"
+    return text.encode("ascii", "replace")
+
+
+def error_lines(rid: str, error: ApiError) -> list[str]:
+    parts = [JSON, "x-request-id: ", rid, "\r\n"]
+    parts.extend(f"{name}: {clean(value)}\r\n" for name, value in error.headers)
+    return parts
+
+
+def send_error(call: Call, wire: Wire, error: ApiError) -> None:
+    if wire.gone:
+        return
+    if wire.started:
+        wire.write(b"data: " + error.body() + b"\n\n")
+        wire.end()
+        return
+    own = {name for name, _ in error.headers}
+    call.headers = [pair for pair in call.headers if pair[0] not in own]
+    head = _head(call, JSON) + "".join(f"{n}: {clean(v)}\r\n" for n, v in error.headers).encode("ascii", "replace")
+    wire.reply(error.status, head, error.body())
