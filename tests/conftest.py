@@ -16,6 +16,7 @@ from tests.fakes.ledger import Ledger
 from tests.fakes.process import Upstream
 from tests.fakes.redis import RedisServer
 from tests.fakes.sidecar import BEHALF_KEY, PROVIDER_KEY, SECOND_KEY, Sidecar, config, hash_key
+from tests.providers.recordings import Recordings
 
 ROOT = Path(__file__).resolve().parents[1]
 #: More than this many idle sidecars are not kept alive for later tests.
@@ -29,6 +30,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs {folder} (recordings and corpora), which is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
+    """The recorded exchanges with vendors, unpacked once; skips where they are absent."""
+    return Recordings.unpack(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def schemas(shared: Path) -> Path:
+    """The folder of OpenAI's JSON Schemas; skips where it is absent."""
+    return shared / "schemas"
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import asyncio
 import json
 import math
 
-import openai
 import pytest
 
 from proxy.config.load import ConfigError, load_text
 from tests.cache.conftest import BELOW, REWRITES, STRIKES, TRIPS, events, policies, said
+from tests.fakes.clients import async_openai_client
 from tests.policies.build import ECHO
 from tests.policies.build import kit as make_kit
 
@@ -112,7 +112,7 @@ async def test_embeddings_are_cached(serve, behind):
 async def test_the_official_client_cannot_tell(serve, behind):
     """OpenAI's own client reads replayed streams, calls and usage like the upstream's."""
     async with serve(policies("cache")) as side:
-        async with openai.AsyncOpenAI(base_url=f"{side.client.base_url}/v1", api_key="k", max_retries=0) as client:
+        async with async_openai_client(f"{side.client.base_url}/v1") as client:
             model, seen = behind.model("chunks=4"), []
             for stream in (False, True, True):
                 answer = await client.chat.completions.create(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jsonschema
 import orjson
 import pytest
 from hypothesis import given
@@ -16,20 +15,15 @@ from proxy.providers.gemini import Gemini
 from proxy.providers.openai import OpenAI, OpenAISettings
 from proxy.request import ChatRequest
 from proxy.shape import Fold, unfold
-from tests.providers.recordings import Answer, Recordings, decode_stream, reply_bytes, shared
-
-
-@pytest.fixture(scope="session")
-def recordings(tmp_path_factory):
-    return Recordings.unpack(tmp_path_factory)
+from tests.providers.recordings import Answer, decode_stream, reply_bytes, validator
 
 
 @pytest.fixture(scope="module")
-def validators():
-    def load(name):
-        return jsonschema.Draft202012Validator(orjson.loads((shared("schemas") / f"{name}.real.json").read_bytes()))
-
-    return load("CreateChatCompletionResponse"), load("CreateChatCompletionStreamResponse")
+def validators(schemas):
+    return (
+        validator(schemas, "CreateChatCompletionResponse"),
+        validator(schemas, "CreateChatCompletionStreamResponse"),
+    )
 
 
 def valid_stream(chunks):
@@ -83,13 +77,14 @@ PROVIDERS = {
 }
 
 
+@pytest.mark.parametrize("one_in", [12, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("vendor", PROVIDERS)
-def test_112_recorded_answers_replay_as_valid_streams(recordings, validators, vendor):
-    """Each vendor's recorded answers, kept and replayed: the same answer, a valid stream, OpenAI's schemas."""
+def test_112_recorded_answers_replay_as_valid_streams(recordings, validators, vendor, one_in):
+    """Each vendor's recorded answers (a fixed sample in the fast suite), kept and replayed: the same answer, a valid stream, OpenAI's schemas."""
     provider = PROVIDERS[vendor]()
     whole_validator, chunk_validator = validators
     replayed = 0
-    for exchange in recordings.exchanges(vendor, one_in=4):
+    for exchange in recordings.exchanges(vendor, one_in=one_in):
         if exchange["response"].get("status", 200) != 200 or "/embed" in exchange["request"]["path"]:
             continue
         body = exchange["request"].get("body") or {}

@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import json
 import os
-import ssl
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +18,7 @@ from proxy.runtime import Runtime
 from proxy.server.options import ServerOptions
 from proxy.server.serve import Server
 from proxy.telemetry.log import LineWriter
+from tests.fakes.clients import BARE
 from tests.policies.build import ECHO
 
 
@@ -87,9 +87,7 @@ async def inline(config: str, folder: str | None = None, environ: dict[str, str]
     server = Server(side, options, on_started=started, on_refused=side.refused)
     task = asyncio.create_task(server.serve())
     await asyncio.wait_for(ready.wait(), 5)
-    # An empty TLS context: loading the authorities' certificates takes longer than most tests.
-    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    async with httpx2.AsyncClient(base_url=urls[0], timeout=10, verify=bare) as client:
+    async with httpx2.AsyncClient(base_url=urls[0], timeout=10, verify=BARE) as client:
         try:
             yield Inline(side, client, read)
         finally:

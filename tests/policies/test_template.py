@@ -7,7 +7,6 @@ import re
 import time
 from pathlib import Path
 
-import openai
 import pytest
 
 from policies.base import ApiError
@@ -17,6 +16,7 @@ from policies.template.render import MAX_RENDERED, Text
 from proxy.config.load import ConfigError, load_text
 from proxy.forward import effective
 from tests.core.inline import inline
+from tests.fakes.clients import async_openai_client
 from tests.policies.build import ECHO, call, kit, target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,7 +367,7 @@ def test_the_examples_prompt_is_the_design_documents():
 async def test_any_openai_client_can_use_it(stream):
     """`extra_body` is enough; the title comes back stripped and cut to 97 characters and three dots."""
     async with inline(example()) as side:
-        async with openai.AsyncOpenAI(base_url=f"{side.client.base_url}/v1", api_key="k", max_retries=0) as client:
+        async with async_openai_client(f"{side.client.base_url}/v1") as client:
             # The echo answers with the prompt's last message, which is longer than a title may be.
             extra = {"template": "epic_title", "variables": {"description": "We cannot log in with a second factor."}}
             answer = await client.chat.completions.create(model="m", messages=[], extra_body=extra, stream=stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import orjson
 import pytest
 
@@ -35,13 +37,20 @@ class Recordings:
 
     @classmethod
     def unpack(cls, tmp_path_factory: pytest.TempPathFactory) -> Recordings:
-        """Return the recordings: those of WIRES_DIR, else unpacked to a temporary folder."""
+        """Return the recordings: those of WIRES_DIR, else unpacked to a temporary folder, once for all workers."""
         if where := os.environ.get("WIRES_DIR"):
             return cls(Path(where))
-        folder = tmp_path_factory.mktemp("wires")
-        with tarfile.open(shared("wires") / "dev.tar.xz") as archive:
-            archive.extractall(folder, filter="data")
-        return cls(folder / "wires")
+        packed = shared("wires") / "dev.tar.xz"
+        folder = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = folder.parent
+        with (folder / "recordings.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "recordings").is_dir():
+                with tarfile.open(packed) as archive:
+                    archive.extractall(folder / "unpacking", filter="data")
+                (folder / "unpacking").rename(folder / "recordings")
+        return cls(folder / "recordings" / "wires")
 
     def exchanges(self, provider: str, kind: str | None = None, *, one_in: int = 1) -> Iterator[dict[str, Any]]:
         """Yield exchanges; ``one_in`` takes a sample that depends on the ids alone."""
@@ -56,6 +65,11 @@ class Recordings:
         """Return the oracle's rows by exchange id."""
         lines = (self.root / f"expected_{provider}.jsonl").read_bytes().splitlines()
         return {row["id"]: row for row in map(orjson.loads, lines)}
+
+
+def validator(schemas: Path, name: str) -> Any:
+    """Return the validator of one of OpenAI's schemas."""
+    return jsonschema.Draft202012Validator(orjson.loads((schemas / f"{name}.real.json").read_bytes()))
 
 
 def reply_bytes(exchange: dict[str, Any]) -> bytes:

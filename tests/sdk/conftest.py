@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from tests.conftest import Sidecars
+from tests.fakes.clients import async_openai_client, openai_client
 from tests.fakes.process import Upstream
 from tests.fakes.sidecar import CLIENT_KEY, PROVIDER_KEY, Sidecar, config, hash_key
 
@@ -18,21 +19,21 @@ VIEWER_KEY = "sk-side-viewer-CANARY56"
 @pytest.fixture
 def client(sidecar: Sidecar) -> Iterator[openai.OpenAI]:
     """The sync client through the plain sidecar, without retries of its own."""
-    with openai.OpenAI(base_url=sidecar.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=20) as found:
+    with openai_client(sidecar.base_url, CLIENT_KEY) as found:
         yield found
 
 
 @pytest.fixture
 async def aclient(sidecar: Sidecar) -> AsyncIterator[openai.AsyncOpenAI]:
     """The async client through the plain sidecar."""
-    async with openai.AsyncOpenAI(base_url=sidecar.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=20) as found:
+    async with async_openai_client(sidecar.base_url, CLIENT_KEY) as found:
         yield found
 
 
 @pytest.fixture
 def direct(upstream: Upstream) -> Iterator[openai.OpenAI]:
     """The sync client straight to the fake provider."""
-    with openai.OpenAI(base_url=upstream.base(), api_key=PROVIDER_KEY, max_retries=0, timeout=20) as found:
+    with openai_client(upstream.base(), PROVIDER_KEY) as found:
         yield found
 
 

@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from tests.conftest import Sidecars
+from tests.fakes.clients import openai_client
 from tests.fakes.process import Upstream
 from tests.fakes.redis import free_port
 from tests.fakes.sidecar import CLIENT_KEY, PROVIDER_KEY, Sidecar, config
@@ -17,7 +18,7 @@ HI: Any = [{"role": "user", "content": "say something"}]
 
 
 def api(sidecar: Sidecar, key: str = CLIENT_KEY, retries: int = 0) -> openai.OpenAI:
-    return openai.OpenAI(base_url=sidecar.base_url, api_key=key, max_retries=retries, timeout=20)
+    return openai_client(sidecar.base_url, key, retries=retries)
 
 
 def check(error: openai.APIStatusError, status: int, code: str, type: str | None = None) -> None:
@@ -274,7 +275,7 @@ def test_the_sdk_does_not_retry_what_cannot_help(steady: Sidecar, upstream: Upst
 
 def test_the_client_s_own_timeout(sidecar: Sidecar, upstream: Upstream, tag: str) -> None:
     """A client that gives up closes the call upstream."""
-    impatient = openai.OpenAI(base_url=sidecar.base_url, api_key=CLIENT_KEY, max_retries=0, timeout=0.2)
+    impatient = openai_client(sidecar.base_url, CLIENT_KEY, timeout=0.2)
     with impatient as client, pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model=f"gpt-4o;{tag};hang=headers", messages=HI)
     (call,) = upstream.wait_calls(tag, 1)

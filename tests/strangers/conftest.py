@@ -11,15 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.providers.recordings import Recordings
-
 Start = Callable[..., subprocess.Popen[str]]
-
-
-@pytest.fixture(scope="session")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> Recordings:
-    """The recorded exchanges, unpacked once; skips where they are absent."""
-    return Recordings.unpack(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from tests.core.inline import Inline, inline
+from tests.fakes.clients import async_openai_client
 from tests.fakes.httpwire import stream
 from tests.fakes.scripted import llm_yml
 
@@ -132,7 +131,9 @@ async def test_a_schema(sidecar: Inline) -> None:
 
 async def test_the_official_client(sidecar: Inline) -> None:
     """openai-python through the sidecar, Anthropic's wire behind it, gives the words that Anthropic's own client gets."""
-    async with openai.AsyncOpenAI(base_url=url(sidecar) + "/v1", api_key="any", max_retries=0) as client:
+    import anthropic
+
+    async with async_openai_client(url(sidecar) + "/v1", timeout=600) as client:
         through = await client.chat.completions.create(
             model="anthropic/gemma3-270m",
             messages=[{"role": "user", "content": QUESTION}],

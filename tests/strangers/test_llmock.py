@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import ssl
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import httpx2
 import pytest
 
 from tests.core.inline import Inline, inline
+from tests.fakes.clients import BARE
 from tests.fakes.httpwire import stream
 from tests.fakes.ports import free_port
 from tests.fakes.scripted import llm_yml
@@ -65,8 +65,6 @@ async def mocked(mock: str) -> AsyncIterator[tuple[Inline, httpx2.AsyncClient]]:
         yield sidecar, control
 
 
-#: An empty TLS context: loading the authorities' certificates takes longer than most tests.
-BARE = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}
 
 
