@@ -14,9 +14,9 @@ GOOD = [{"allowlist": {"models": ["*"]}}]
 CLOSED = [{"allowlist": {"models": ["nothing-else"]}}]
 
 
-@pytest.fixture
-def running(upstream: Upstream):
-    """A sidecar of this test's own, since its file changes."""
+@pytest.fixture(scope="module")
+def changed(upstream: Upstream):
+    """A sidecar of this file's own, since its configuration changes."""
     side = Sidecar(config(upstream.base(), policies=GOOD))
     side.expect("config_reload_failed")
     try:
@@ -24,6 +24,14 @@ def running(upstream: Upstream):
         side.stop()
     finally:
         side.cleanup()
+
+
+@pytest.fixture
+def running(changed, upstream):
+    """The same, as it began."""
+    yield changed
+    written(changed, upstream, GOOD)
+    assert changed.reload().status == 200
 
 
 def written(side, upstream, policies, **more):
@@ -46,6 +54,7 @@ def test_a_new_rule_holds_for_new_calls_and_not_for_running_ones(running, upstre
 
 def test_a_broken_file_changes_nothing_and_says_where(running, upstream):
     """The last good configuration stays; the answer, the log and the metric say what is wrong."""
+    failed = len(running.log("config_reload_failed"))
     running.write("policies: [alowlist]\n")
     reply = running.reload()
     assert reply.status == 409
@@ -53,7 +62,7 @@ def test_a_broken_file_changes_nothing_and_says_where(running, upstream):
     assert any("alowlist" in p and "allowlist" in p and "llm.yml:1" in p for p in problems)
     assert running.chat("gpt-4o").status == 200
     assert running.metrics().sum("llm_config_reload_success") == 0
-    assert running.log("config_reload_failed")
+    assert len(running.log("config_reload_failed")) == failed + 1
     written(running, upstream, GOOD)
     assert running.reload().status == 200
     assert running.metrics().sum("llm_config_reload_success") == 1
@@ -117,10 +126,11 @@ async def storm(side, upstream, reloads, every, streams, rate):
 
 async def test_reloads_under_load_drop_nothing(running, upstream):
     """Twenty reloads, every fifth broken, while calls and streams run: no error, nothing dropped."""
+    failed = len(running.log("config_reload_failed"))
     statuses, broken = await storm(running, upstream, 20, 0.05, 4, 50)
     assert set(statuses) == {200}
     assert broken == 0
-    assert len(running.log("config_reload_failed")) == 4
+    assert len(running.log("config_reload_failed")) == failed + 4
 
 
 @pytest.mark.slow
