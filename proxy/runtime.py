@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ from policies.base import Kit, Policy
 from proxy.auth import Authenticator
 from proxy.call import Call, Outcome
 from proxy.clock import Clock
+from proxy.config.globs import literal
 from proxy.pipeline import Step, build_steps
 from proxy.providers.base import Provider, ProviderSettings, Target
 from proxy.route import Router
@@ -118,7 +119,7 @@ class Runtime:
             if not entry.absent:
                 self.providers[entry.name] = _provider(entry, previous)
         self.router = Router(config.models, self.providers, config.default_provider)
-        self.label_models = self.router.known
+        self.label_models = self.router.known | literal(_allowed(config)) | literal(config.prices)
         kit = Kit(
             store=shared.store,
             clock=shared.clock,
@@ -224,6 +225,15 @@ class Runtime:
                 await entry.upstream.aclose()
         for policy in self.policies:
             await policy.aclose()
+
+
+def _allowed(config: Any) -> Iterator[str]:
+    """Yield what llm.yml allows: who lists a model by its name wants to see it in the metrics by that name."""
+    for entry in config.policies:
+        if entry.name == "allowlist":
+            yield from entry.config.models
+    for team in config.teams.values():
+        yield from team.allowed_models or ()
 
 
 def _provider(entry: Any, previous: Runtime | None) -> ProviderEntry:

@@ -34,6 +34,11 @@ def unknown_provider(glob: str, providers: Iterable[str]) -> str | None:
     return part
 
 
+def literal(globs: Iterable[str]) -> frozenset[str]:
+    """Return the models that ``globs`` name in full, without their providers."""
+    return frozenset(glob.partition("/")[2] or glob for glob in globs if not _WILD.search(glob))
+
+
 def near_miss(glob: str, names: Iterable[str]) -> str | None:
     """Return the glob that was probably meant, if ``glob`` matches none of ``names`` but resembles one."""
     names = list(names)

@@ -102,3 +102,21 @@ models: {alias: one/base}
         (target,) = runtime.router.plan(row["id"], "chat", 0.0)
         assert target.name == row["owned_by"]
     await runtime.store.aclose()
+
+
+async def test_models_that_the_file_names_have_labels_of_their_own():
+    """An alias, a target, an allowed or priced model is counted by its name; what only callers say is `other`."""
+    runtime = await runtime_of(
+        """
+providers: {one: {kind: echo, model: base, models: ["glob-*", exact]}, two: {kind: echo}}
+models: {alias: two/target}
+policies: [{allowlist: {models: [allowed, two/of-two, two/a/b, "free-*"]}}]
+teams: {t: {allowed_models: [of-team]}}
+prices: {two/priced: {input: 1, output: 2}}
+"""
+    )
+    named = ("base", "exact", "alias", "target", "allowed", "of-two", "a/b", "of-team", "priced")
+    assert {name: runtime.model_label(name) for name in named} == {name: name for name in named}
+    for name in ("glob-1", "glob-*", "free-*", "free-1", "two/of-two", "", "made-up"):
+        assert runtime.model_label(name) == "other"
+    await runtime.store.aclose()
