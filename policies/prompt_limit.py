@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -45,3 +45,6 @@ class PromptLimit(Policy[PromptLimitConfig]):
                 f"The prompt has {shown}; at most {limit} are allowed: shorten it.",
                 param={"chat": "messages", "embeddings": "input"}.get(request.endpoint, "prompt"),
             )
+
+    def describe(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", exclude_none=True)

@@ -188,6 +188,12 @@ class RateLimit(Policy[RateLimitConfig]):
                 for name, team in self.kit.teams.items()
                 if team.rate_limit is not None
             },
+            "users": {
+                f"{name}/{user}": settings.rate_limit.model_dump(mode="json", exclude_none=True)
+                for name, team in self.kit.teams.items()
+                for user, settings in team.users.items()
+                if settings.rate_limit is not None
+            },
         }
 
     # --- whose limits -----------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def needs_restart(old: Any, new: Any) -> list[str]:
     for name in ("listen", "ops_listen", "secret", "reuse_port", "receive_timeout", "drain_delay", "shutdown_grace"):
         if getattr(old.server, name) != getattr(new.server, name):
             changed.append(f"server.{name}")
-    if old.store != new.store:
-        changed.append("store")
+    for name in ("store", "usage"):
+        if getattr(old, name) != getattr(new, name):
+            changed.append(name)
     return [f"`{name}` has changed; restart the sidecar for it to take effect." for name in changed]

@@ -158,6 +158,7 @@ def _announce(config: Any, runtime: Runtime, urls: list[str], ops_urls: list[str
     log.info("serving", extra={"fields": fields})
     for note in (*config.notes, *config.warnings):
         log.warning("notice", extra={"fields": {"message": str(note)}})
+    runtime.shared.background(_warn(config, runtime, log))
     if sys.stderr.isatty():
         lines = [
             f"llm-sidecar {__version__} serves {urls[0]}/v1   ({config.source})",
@@ -166,6 +167,13 @@ def _announce(config: Any, runtime: Runtime, urls: list[str], ops_urls: list[str
             f"  policies   {' -> '.join(running) or 'none'}",
         ]
         print("\n".join(lines), file=sys.stderr)
+
+
+async def _warn(config: Any, runtime: Runtime, log: Any) -> None:
+    """Tell what the policies warn of, as `check` does: off the loop, for some load the price list for it."""
+    for policy in runtime.policies:
+        for sentence in await asyncio.to_thread(policy.warnings):
+            log.warning("notice", extra={"fields": {"message": f"{config.source}: {policy.name}: {sentence}"}})
 
 
 __all__ = ["run"]

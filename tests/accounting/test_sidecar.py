@@ -346,3 +346,13 @@ def test_nonsense_usage_from_an_upstream_moves_nothing_back(plain: Sidecar, tag:
         used = settled(plain)["used_tokens"]
         assert last <= used <= last + 2_000, usage
         last = used
+
+
+def test_the_start_says_what_check_warns_of(own_sidecar: Start) -> None:
+    """A model without a price under a budget: also who never runs `check` is told, soon after the start."""
+    running = own_sidecar(policies=[{"budget": {"usd": 1}}], models={"cheap": "openai/made-up-by-us"})
+    limit = time.monotonic() + 10
+    while not (found := [n for n in running.log("notice") if "openai/made-up-by-us has no price" in n["message"]]):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    assert len(found) == 1

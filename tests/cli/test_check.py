@@ -112,3 +112,15 @@ def test_probe_asks_each_provider(run: Run, upstream: object) -> None:
     result = run("check", "--probe", config=config)
     assert result.code == 1
     assert "upstream_unreachable" in result.out
+
+
+def test_every_limit_is_printed(run: Run) -> None:
+    """Defaults count too, and so do the limits of single users."""
+    result = run(
+        "check", config="""
+providers: {echo: {kind: echo}}
+policies: [prompt_limit, {rate_limit: {by: user, requests: 7}}]
+teams: {a: {users: {ann: {rate_limit: {requests: 3}}}}}
+""")  # fmt: skip
+    assert "prompt_limit  max_tokens 4,096" in result.out
+    assert "users {a/ann {requests 3, per 60}}" in result.out

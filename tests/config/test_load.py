@@ -286,6 +286,17 @@ def test_an_expired_key_is_warned_about() -> None:
     assert any("expired on 2020-01-01" in warning for warning in config.warnings)
 
 
+def test_a_limit_that_a_team_loses_is_warned_about() -> None:
+    """A team's own limit stands in for the whole one by team: what it does not speak of is unlimited, and that is said."""
+    text = (
+        f"{MINIMAL}policies: [{{rate_limit: {{limits: [{{by: team, requests: 9, tokens: 9, concurrent: 9}}, {{by: user, requests: 9}}]}}}}]\n"
+        "teams: {a: {rate_limit: {requests: 5}, users: {u: {rate_limit: {requests: 2}}}}, b: {rate_limit: {requests: 1, tokens: 1, concurrent: 1}}}"
+    )
+    (warning,) = load_text(text).warnings
+    assert "teams.a.rate_limit: this stands in for every limit that is `by: team`" in warning
+    assert "none of `tokens` or `concurrent` is left" in warning
+
+
 def test_what_the_start_says() -> None:
     """No auth and no secret are each one note; with both there is nothing to say."""
     assert len(load_text(MINIMAL).notes) == 2

@@ -52,3 +52,9 @@ async def test_what_needs_a_restart_is_said_until_it_happens(reloader, tmp_path)
         assert await reloader() == ([], ["`server.listen` has changed; restart the sidecar for it to take effect."])
     (tmp_path / "llm.yml").write_text(FILE)
     assert await reloader() == ([], [])
+
+
+async def test_whether_users_are_hashed_in_the_ledger_is_settled_at_the_start(reloader, tmp_path):
+    """`usage:` belongs to the store, which a reload keeps: nobody believes that names are hashed from now on."""
+    (tmp_path / "llm.yml").write_text(FILE + "usage: {hash_users: true}")
+    assert await reloader() == ([], ["`usage` has changed; restart the sidecar for it to take effect."])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.config.checks.scope import Scope
-from proxy.config.problem import Path
+from proxy.config.problem import Path, listed
 
 
 def check(scope: Scope) -> None:
@@ -78,10 +78,23 @@ def _rates(scope: Scope, hold: int) -> None:
         _rate(scope, limit, place, hold)
     for name, team in scope.config.teams.items():
         if team.rate_limit is not None:
-            _rate(scope, team.rate_limit, ("teams", name, "rate_limit"), hold)
+            _own(scope, team.rate_limit, "team", limits, ("teams", name, "rate_limit"), hold)
         for user, settings in team.users.items():
             if settings.rate_limit is not None:
-                _rate(scope, settings.rate_limit, ("teams", name, "users", user, "rate_limit"), hold)
+                _own(scope, settings.rate_limit, "user", limits, ("teams", name, "users", user, "rate_limit"), hold)
+
+
+def _own(scope: Scope, own: Any, by: str, limits: tuple[Any, ...], path: Path, hold: int) -> None:
+    """Check a team's or a user's own limit; warn where it lifts what it does not speak of."""
+    _rate(scope, own, path, hold)
+    kinds = ("requests", "tokens", "concurrent")
+    replaced = [kind for kind in kinds if any(limit.by == by and getattr(limit, kind) is not None for limit in limits)]
+    if lifted := [kind for kind in replaced if getattr(own, kind) is None]:
+        scope.warn(
+            path,
+            f"this stands in for every limit that is `by: {by}`, so that none of {listed(lifted)} is left; "
+            "say here which should hold",
+        )
 
 
 def _rate(scope: Scope, limit: Any, path: Path, hold: int) -> None:
