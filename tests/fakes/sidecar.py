@@ -129,7 +129,7 @@ class Sidecar:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=self._out if stdout is None else stdout, stderr=self._err,
-            env={**bare, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            env={**bare, "PYTHONPATH": str(ROOT), **(env or {})},
         )  # fmt: skip
         self.pid = self.process.pid
         self.port = 0
