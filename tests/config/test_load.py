@@ -286,6 +286,15 @@ def test_an_expired_key_is_warned_about() -> None:
     assert any("expired on 2020-01-01" in warning for warning in config.warnings)
 
 
+def test_an_address_with_an_unset_variable_is_one_mistake() -> None:
+    """What follows from a mistake is none of its own."""
+    for key in ("base_url", "proxy"):
+        with pytest.raises(ConfigError) as wrong:
+            load_text(f"providers: {{a: {{kind: openai, api_key: sk-0123456789, {key}: '${{NOWHERE}}/v1'}}}}")
+        (problem,) = wrong.value.problems
+        assert "NOWHERE is not set" in str(problem)
+
+
 def test_a_limit_that_a_team_loses_is_warned_about() -> None:
     """A team's own limit stands in for the whole one by team: what it does not speak of is unlimited, and that is said."""
     text = (

@@ -69,7 +69,7 @@ def _addresses(scope: Scope, entry: ProviderEntry, path: Path) -> None:
     settings: Any = entry.settings
     for key in ("base_url", "azure_endpoint"):
         url = getattr(settings, key, None)
-        if url is None:
+        if url is None or (*path, key) in scope.expander.broken:  # told already
             continue
         parts = _split(url)
         if parts is None:
@@ -87,7 +87,7 @@ def _addresses(scope: Scope, entry: ProviderEntry, path: Path) -> None:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         if local and listen.loopback and port == listen.port:
             scope.bad((*path, key), f"this is the sidecar's own address ({listen}); name the upstream's")
-    if settings.proxy is not None and _split(settings.proxy) is None:
+    if settings.proxy is not None and (*path, "proxy") not in scope.expander.broken and _split(settings.proxy) is None:
         scope.bad((*path, "proxy"), "this must be an address such as http://proxy.example.com:3128")
     ca_file = settings.tls.ca_file
     if ca_file is not None and not os.path.isfile(ca_file):
