@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -29,31 +28,18 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Flush; return 0 once it is done."""
-    import httpx2
+    from proxy.cli.remote import Remote, RemoteError
+    from proxy.config.problem import ConfigError
 
-    url = os.environ.get("LLM_SIDECAR_URL", "http://127.0.0.1:8080").rstrip("/").removesuffix("/v1")
-    key = os.environ.get("LLM_SIDECAR_KEY", "")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
     asked = {name: value for name, value in (("team", args.team), ("model", args.model)) if value}
     try:
-        reply = httpx2.post(f"{url}/admin/cache/flush", json=asked, headers=headers, timeout=10.0, trust_env=False)
-        body = reply.json()
-    except httpx2.HTTPError as failure:
-        return _failed(f"the sidecar at {url} does not answer ({type(failure).__name__})")
-    except ValueError:
-        return _failed(f"what answers at {url} is no llm-sidecar")
-    if reply.status_code != 200 or not isinstance(body, dict):
-        error = body.get("error") if isinstance(body, dict) else None
-        message = error.get("message") if isinstance(error, dict) else None
-        return _failed(message or f"the sidecar answered {reply.status_code}")
+        body = Remote("http://127.0.0.1:8080").ask("POST", "/admin/cache/flush", "flushed", json=asked)
+    except (RemoteError, ConfigError) as error:
+        print(f"llm-sidecar flush: {error}", file=sys.stderr)
+        return 1
     what = [f"team {args.team}"] if args.team else []
     what += [f"model {', '.join(body.get('models') or [args.model])}"] if args.model else []
     print(f"flushed {' and '.join(what) or 'everything'}")
     for note in body.get("notes") or ():
         print(f"  {note}")
     return 0
-
-
-def _failed(reason: str) -> int:
-    print(f"llm-sidecar flush: {reason}", file=sys.stderr)
-    return 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -39,13 +38,19 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report."""
+    from proxy.cli.remote import Remote, RemoteError
     from proxy.config.problem import ConfigError
     from proxy.store.report import as_csv, as_table
 
     by = [name.strip() for name in args.by.split(",") if name.strip()]
     try:
-        found = _from_sidecar(args.month, by) if os.environ.get("LLM_SIDECAR_URL") else _from_store(args, by)
-    except (UsageError, ConfigError, ValueError) as error:
+        remote = Remote()
+        if remote.url:
+            params = {"by": ",".join(by), **({"month": args.month} if args.month else {})}
+            found = remote.ask("GET", "/admin/usage", "rows", params=params)
+        else:
+            found = _from_store(args, by)
+    except (UsageError, RemoteError, ConfigError, ValueError) as error:
         print(f"llm-sidecar usage: {error}", file=sys.stderr)
         return 1
     if args.format == "json":
@@ -53,28 +58,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(as_csv(found) if args.format == "csv" else as_table(found))
     return 0
-
-
-def _from_sidecar(month: str, by: list[str]) -> dict[str, Any]:
-    import httpx2
-
-    url = os.environ["LLM_SIDECAR_URL"].rstrip("/").removesuffix("/v1")
-    key = os.environ.get("LLM_SIDECAR_KEY", "")
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    params = {"by": ",".join(by), **({"month": month} if month else {})}
-    try:
-        reply = httpx2.get(f"{url}/admin/usage", params=params, headers=headers, timeout=10.0, trust_env=False)
-    except httpx2.HTTPError as error:
-        raise UsageError(f"The sidecar at {url} does not answer ({type(error).__name__}).") from error
-    try:
-        body = reply.json()
-    except ValueError as error:
-        raise UsageError(f"What answers at {url} is no llm-sidecar.") from error
-    if reply.status_code != 200:
-        message = body.get("error", {}).get("message") if isinstance(body, dict) else None
-        raise UsageError(message or f"The sidecar answered {reply.status_code}.")
-    found: dict[str, Any] = body
-    return found
 
 
 def _from_store(args: argparse.Namespace, by: list[str]) -> dict[str, Any]:
