@@ -48,7 +48,8 @@ async def generate(
             del raw
             if path_model is not None:
                 body["model"] = path_model
-            request = REQUESTS[endpoint](body, size)
+            kind = REQUESTS[endpoint]
+            request = kind(body, size) if size < _BIG else await asyncio.to_thread(kind, body, size)
             route = runtime.router.plan(request.model, endpoint, started)
         except ApiError as error:
             refuse_early(side, wire, headers, rid, caller, endpoint, error, started, body.get("model"))

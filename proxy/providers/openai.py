@@ -94,7 +94,7 @@ class OpenAI(Provider):
         elif not self.stream_usage:
             body.pop("stream_options", None)
         raw = orjson.dumps(body)
-        if foreign(raw, own=self._own):
+        if not request.simple and foreign(raw, own=self._own):
             raw = orjson.dumps(plain(body, self._foreign))
         return UpstreamRequest(
             self.path(request.endpoint, target),
