@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from policies._shape import rfc3339
 from policies.base import Counter
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from proxy.runtime import Runtime
 
 #: What a claim's unit is called outside.
-_WHAT = {"rate": "requests", "tokens": "tokens", "slots": "concurrent"}
+_WHAT: Final = {"rate": "requests", "tokens": "tokens", "slots": "concurrent"}
+_PIECE: Final = 64
 
 
 async def own_usage(runtime: Runtime, caller: Caller) -> dict[str, Any]:
@@ -31,8 +32,7 @@ async def own_usage(runtime: Runtime, caller: Caller) -> dict[str, Any]:
         ApiError: ``store_unavailable`` where the counters cannot be read now.
     """
     counters = _counters(runtime, caller)
-    with _readable():
-        states = await runtime.store.peek([counter.claim for counter in counters])
+    states = await _peek(runtime, counters)
     limits, quotas, budget = [], [], None
     for counter, state in zip(counters, states, strict=True):
         if counter.claim.kind == "quota":
@@ -67,8 +67,7 @@ async def admin_quotas(runtime: Runtime) -> dict[str, Any]:
             for counter in _counters(runtime, Caller("", team, "", frozenset()))
             if counter.claim.kind in ("quota", "money") and counter.by in ("team", "feature")
         ]
-        with _readable():
-            states = await runtime.store.peek([counter.claim for counter in counters])
+        states = await _peek(runtime, counters)
         quotas, budget = [], None
         for counter, state in zip(counters, states, strict=True):
             if counter.claim.kind == "quota":
@@ -129,6 +128,15 @@ def _counters(runtime: Runtime, caller: Caller) -> list[Counter]:
     """Return every shared counter that applies to ``caller``; what is no listed feature counts as ``other``."""
     features = (*runtime.config.features, "other")
     return [counter for policy in runtime.policies for counter in policy.counters(caller, features)]
+
+
+async def _peek(runtime: Runtime, counters: list[Counter]) -> list[ClaimState]:
+    """Return the counters' states, asked for in small pieces: a shared store serves others in between."""
+    states: list[ClaimState] = []
+    with _readable():
+        for start in range(0, len(counters), _PIECE):
+            states += await runtime.store.peek([counter.claim for counter in counters[start : start + _PIECE]])
+    return states
 
 
 def _limit(counter: Counter, state: ClaimState) -> dict[str, Any]:

@@ -107,6 +107,31 @@ async def test_limits_by_feature_are_shown_for_every_feature() -> None:
     await runtime.store.aclose()
 
 
+async def test_many_counters_are_asked_for_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many features there are, nobody holds a shared store up; each row is its own counter's."""
+    names = [f"f{n}" for n in range(150)]
+    runtime = await runtime_of(
+        f"features: {names}\npolicies: [{{rate_limit: {{by: feature, requests: 9}}}}]".replace("'", "")
+    )
+    (rate,) = runtime.policies
+    for n in (0, 70, 149):
+        await runtime.store.admit(Hold(f"h{n}", rate.claims(call_of(team="a", feature=names[n]))))
+    sizes = []
+    peek = runtime.store.peek
+
+    async def counting(claims: list[Claim]) -> object:
+        sizes.append(len(claims))
+        return await peek(claims)
+
+    monkeypatch.setattr(runtime.store, "peek", counting)
+    rows = (await own_usage(runtime, Caller("k", "a", "ann", ALL)))["limits"]
+    assert [row["feature"] for row in rows if row["remaining"] == 8] == ["f0", "f70", "f149"]
+    assert len(rows) == sum(sizes) == 151
+    assert max(sizes) <= 64
+    await runtime.aclose()
+    await runtime.store.aclose()
+
+
 async def test_asking_takes_nothing(runtime: Runtime) -> None:
     """Looking at limits is free."""
     caller = Caller("k", "plain", "ann", ALL)
