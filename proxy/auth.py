@@ -77,8 +77,8 @@ class Authenticator:
                 raise ApiError(
                     "invalid_api_key", "No API key given; send one as `Authorization: Bearer KEY` or `api-key: KEY`."
                 )
-            # A keyed digest of the whole credential costs a sixth of OpenSSL's SHA-256; unknown ones are not cached.
-            short = blake2b(credential, digest_size=16, key=self._salt).digest()
+            # A salted digest of the whole credential costs a sixth of OpenSSL's SHA-256; unknown ones are not cached.
+            short = blake2b(credential, digest_size=16, salt=self._salt).digest()
             found = self._verdicts.get(short)
             if found is None:
                 found = self._keys.get(hashlib.sha256(credential).digest())

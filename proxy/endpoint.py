@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.auth import GENERATE, require
 from proxy.call import Call, Caller, End
 from proxy.errors import ApiError, UpstreamError
-from proxy.forward import Source, forward
+from proxy.forward import forward
 from proxy.headers import feature, hops, request_id, traceparent
 from proxy.outcome import count_early, finish
 from proxy.pipeline import Filters, PolicyFault, Replayed, ask
 from proxy.reply import Keeper, error_lines, send_error, send_stream, send_whole
 from proxy.request import REQUESTS, parse_object
 from proxy.server.wire import Wire
+from proxy.source import Source
 from proxy.telemetry.log import describe
 from proxy.telemetry.meter import Meter
 

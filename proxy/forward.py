@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,19 +15,18 @@ from proxy.call import Call
 from proxy.chunk import Chunk
 from proxy.errors import ApiError, UpstreamError
 from proxy.providers.base import StreamDecoder, Target
-from proxy.providers.failure import failure, scrub, snippet
+from proxy.providers.failure import failure, snippet
 from proxy.request import ApiRequest
 from proxy.server.wire import Wire
 from proxy.shape import Fold
-from proxy.telemetry.log import describe
+from proxy.source import MISREAD, Source, misread, watch_finish
 from proxy.upstream.base import Headers, UpstreamReply, UpstreamRequest
+from proxy.upstream.entry import HOP
 from proxy.upstream.sse import SseParser
 
 if TYPE_CHECKING:
     from proxy.upstream.entry import ProviderEntry
 
-#: What reading an answer of another shape than expected raises in a translator, a user's own above all.
-MISREAD: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 MAX_REPLY: Final = 64 * 1024 * 1024
 MAX_ERROR: Final = 1024 * 1024
 #: The longest that an attempt waits for the next because the upstream asked for it.
@@ -37,184 +35,15 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _UPSTREAM_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id")
 
 
-class Source:
-    """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
-
-    __slots__ = (
-        "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "_started", "_take", "_thrown", "waited", "whole",
-    )  # fmt: skip
-
-    def __init__(
-        self, call: Call, entry: ProviderEntry, reply: UpstreamReply, decoder: StreamDecoder | None, started: float
-    ) -> None:
-        self._call = call
-        self._entry = entry
-        self._started = started
-        self._reply = reply
-        self._decoder = decoder
-        self._parser = SseParser() if decoder is not None else None
-        self._first: list[Chunk] | None = None
-        self._error: UpstreamError | None = None
-        self._ended = False
-        self._take: Callable[[list[Chunk]], bool] | None = None
-        self._thrown: BaseException | None = None
-        self.whole = decoder is None
-        self.waited = 0.0
-        """Seconds spent waiting for the upstream since the first batch."""
-
-    def hold(self, chunks: list[Chunk], *, ended: bool = False) -> None:
-        """Give ``chunks``, decoded already, as the first batch."""
-        self._first = chunks
-        self._ended = self._ended or ended
-
-    async def next(self) -> Sequence[Chunk] | None:
-        """Return the next batch, already metered, None at the answer's proper end.
-
-        Raises:
-            UpstreamError: an error event, a broken or truncated stream; what came before it was returned.
-        """
-        first = self._first
-        if first is not None:
-            self._first = None
-            return first
-        if self._error is not None:
-            raise self._error
-        if self._ended:
-            return None
-        decoder, parser, reply = self._decoder, self._parser, self._reply
-        assert decoder is not None
-        assert parser is not None
-        while True:
-            chunks: list[Chunk] = []
-            try:
-                data = reply.read_nowait()
-                if data is None:
-                    began = monotonic()
-                    data = await reply.read()
-                    self.waited += monotonic() - began
-                if data:
-                    for event, payload in parser.feed(data):
-                        chunks.extend(decoder.feed(event, payload))
-                    if decoder.done:
-                        self._finish(chunks)
-                else:
-                    for event, payload in parser.flush():
-                        chunks.extend(decoder.feed(event, payload))
-                    chunks.extend(decoder.close())
-                    self._finish(chunks)
-            except UpstreamError as error:
-                if not self._complete(error, chunks):
-                    self._error = error
-                    self._ended = True
-                    if not chunks:
-                        raise
-            except MISREAD as error:
-                self._error = _misread(self._call, self._entry, error)
-                self._ended = True
-                if not chunks:
-                    raise self._error from error
-            if chunks:
-                self._call.meter.see(chunks)
-                return chunks
-            if self._ended:
-                return None
-
-    async def pump(self, take: Callable[[list[Chunk]], bool]) -> None:
-        """Give ``take`` each further batch from the network's own callback, as long as it returns True.
-
-        No task wakes for a chunk meanwhile. Returns when ``take`` said no, when what follows is for :meth:`next`
-        (the end, an error), or at once where the reply cannot push; raises what ``take`` raised.
-        """
-        if self._ended or self._first is not None or not self._reply.push_to(self._arrived):
-            return
-        self._take = take
-        began = monotonic()
-        try:
-            await self._reply.pushed()
-        finally:
-            self._reply.push_to(None)
-            self.waited += monotonic() - began
-        if self._thrown is not None:
-            raise self._thrown
-
-    def _arrived(self, data: bytes) -> None:
-        """Decode, meter and hand on what arrived: all in one go, nothing awaited."""
-        assert self._decoder is not None
-        assert self._parser is not None
-        assert self._take is not None
-        began = monotonic()
-        chunks: list[Chunk] = []
-        going = False
-        try:
-            try:
-                for event, payload in self._parser.feed(data):
-                    chunks.extend(self._decoder.feed(event, payload))
-                if self._decoder.done:
-                    self._finish(chunks)
-            except UpstreamError as error:
-                if not self._complete(error, chunks):
-                    self._error = error
-                    self._ended = True
-            if chunks:
-                self._call.meter.see(chunks)
-                going = self._take(chunks)
-            else:
-                going = True
-        except BaseException as error:
-            self._thrown = error
-        self.waited -= monotonic() - began
-        if not going or self._ended:
-            self._reply.push_to(None)
-
-    def _complete(self, error: UpstreamError, chunks: list[Chunk]) -> bool:
-        """Tell whether the answer had ended when the connection broke: then nothing is lost."""
-        decoder = self._decoder
-        if decoder is None or error.upstream_status is not None or error.code == "upstream_invalid_response":
-            return False
-        try:
-            chunks.extend(decoder.close())
-        except UpstreamError:
-            return False
-        self._finish(chunks)
-        return True
-
-    def _finish(self, chunks: list[Chunk]) -> None:
-        self._ended = True
-        self._call.meter.complete = True
-        if self._entry.provider.finish_words:
-            _watch_finish(self._call, self._entry, chunks)
-
-    def settle(self) -> None:
-        """Book the attempt's success and give the connection back once its message has ended."""
-        call = self._call
-        assert call.target is not None
-        self._entry.succeeded(call.target.model, monotonic(), self._started)
-        self._reply.release()
-
-    def fail(self, error: UpstreamError) -> None:
-        """Book a failure in mid-stream and drop the connection."""
-        call = self._call
-        assert call.target is not None
-        error.message = self._entry.hide(error.message)
-        self._entry.failed(call.target.model, error, monotonic(), self._started)
-        self._entry.left(call.target.model, self._started)
-        call.runtime.metrics.upstream_errors.inc((self._entry.name, error.code))
-        self._reply.close()
-
-    def abort(self) -> None:
-        """Drop the connection: the client left, or a policy stopped the answer."""
-        call = self._call
-        if call.target is not None:
-            self._entry.left(call.target.model, self._started)
-        self._reply.close()
-
-
 def effective(call: Call, target: Target) -> ApiRequest:
     """Return the call's request with the parameters that team, user, provider or quota add where it has none.
 
     Precedence: client > template > user > team > provider > quota's ``default_max_tokens``.
     """
     request = call.request
+    settings = target.settings
+    if not call.notes and settings.temperature is None and settings.max_tokens is None:
+        return request
     body = request.body
     ours: dict[str, Any] = {}
     if parameters := call.notes.get("parameters"):
@@ -225,7 +54,6 @@ def effective(call: Call, target: Target) -> ApiRequest:
             ours.pop("max_tokens", None)
         elif bound is not None:
             ours["max_tokens"] = bound
-    settings = target.settings
     if settings.temperature is not None and body.get("temperature") is None and "temperature" not in ours:
         ours["temperature"] = settings.temperature
     if request.max_tokens is None and "max_tokens" not in ours:
@@ -279,17 +107,18 @@ async def _target(call: Call, wire: Wire | None, target: Target, entry: Provider
     """
     mark = len(call.headers)
     try:
-        sent = _encode(call, target)
+        sent = target.provider.encode(effective(call, target), target)
         if call.target is not None:
             _again(call, entry)  # another target failed before
         call.target = target
-        # Now, for a keep-alive comment may commit the headers before the answer is there.
-        call.headers.extend(_dropped(sent))
+        if sent.dropped or sent.applied_max_tokens is not None:
+            # Now, for a keep-alive comment may commit the headers before the answer is there.
+            call.headers.extend(_applied(sent))
         entry.budget.call(started)
         tries = 0
         tried: set[int] = set()
         while True:
-            index = entry.key(monotonic(), tried) or 0
+            index = 0 if entry.single else entry.key(monotonic(), tried) or 0
             try:
                 return await _attempt(call, entry, sent, index, started)
             except UpstreamError as error:
@@ -297,7 +126,7 @@ async def _target(call: Call, wire: Wire | None, target: Target, entry: Provider
                 _note(call, entry, error)
                 if _usage_refused(error, target.provider, sent):
                     target.provider.stream_usage = False  # type: ignore[attr-defined]
-                    sent = _encode(call, target)
+                    sent = target.provider.encode(effective(call, target), target)
                     continue
                 entry.failed(target.model, error, now, started)
                 if _committed(wire):
@@ -336,18 +165,6 @@ def _note(call: Call, entry: ProviderEntry, error: UpstreamError) -> None:
     call.runtime.metrics.upstream_errors.inc((entry.name, error.code))
 
 
-def _watch_finish(call: Call, entry: ProviderEntry, chunks: Sequence[Chunk]) -> None:
-    """Count a finish word that the vendor's reference does not list: the translator then said `stop`."""
-    for chunk in chunks:
-        for choice in chunk.choices:
-            word = choice.get("x_llm_native_finish_reason")
-            if word is not None and word not in entry.provider.finish_words:
-                call.runtime.metrics.unknown_finish.inc((entry.name,))
-                if entry.new_word(word):
-                    fields = {"provider": entry.name, "word": scrub(word, 60), "request_id": call.id}
-                    call.runtime.log.warning("unknown_finish_reason", extra={"fields": fields})
-
-
 def _again(call: Call, entry: ProviderEntry) -> None:
     call.retries += 1
     assert call.target is not None
@@ -366,7 +183,7 @@ def _usage_refused(error: UpstreamError, provider: Any, sent: UpstreamRequest) -
     )
 
 
-def _dropped(sent: UpstreamRequest) -> list[tuple[str, str]]:
+def _applied(sent: UpstreamRequest) -> list[tuple[str, str]]:
     headers = []
     if sent.dropped:
         headers.append(("x-llm-dropped-params", ", ".join(sent.dropped)))
@@ -384,7 +201,7 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
     began = monotonic()
     try:
         try:
-            reply = await entry.upstream.send(sent, entry.credentials(index))
+            reply = await entry.upstream.send(sent, _own_headers(call, entry, index))
         except UpstreamError as error:
             # What a server that was lost before its reply's head has done with the request, nobody knows.
             meter.sent = sent.began and error.code not in ("upstream_unreachable", "upstream_tls")
@@ -402,18 +219,19 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             if reply.status != 200:
                 meter.sent = False
                 raise _refusal(call, entry, reply.status, headers, await _error_body(reply))
-            if not headers.get("content-type", "")[:17].lower().startswith("text/event-stream"):
+            kind = headers.get("content-type", "")
+            if kind == "application/json" or not kind[:17].lower().startswith("text/event-stream"):
                 body = await reply.body(MAX_REPLY)
                 try:
-                    if _events(body):
+                    if not body.startswith(b"{") and _events(body):
                         source = Source(call, entry, reply, None, started)
                         return _played(call, source, provider.decoder(sent), body, sent)
                     chunk = provider.decode(200, headers, body, sent)
                 except MISREAD as error:
-                    raise _misread(call, entry, error) from error
+                    raise misread(call, entry, error) from error
                 meter.see_whole(chunk)
                 if provider.finish_words:
-                    _watch_finish(call, entry, (chunk,))
+                    watch_finish(call, entry, (chunk,))
                 source = Source(call, entry, reply, None, started)
                 source.hold([chunk], ended=True)
                 return source
@@ -451,24 +269,12 @@ def _played(call: Call, source: Source, decoder: StreamDecoder, body: bytes, sen
     return source
 
 
-def _misread(call: Call, entry: ProviderEntry, error: Exception) -> UpstreamError:
-    """Return the error for an answer that the translator stumbled over; where it did so is for the log."""
-    fields = {"provider": entry.name, "request_id": call.id, **describe(error)}
-    call.runtime.log.error("translator_failed", extra={"fields": fields})
-    return UpstreamError(
-        "upstream_invalid_response",
-        f"{entry.name} answered with something that cannot be understood; send the request again.",
-        retryable=True,
-        counts=True,
-    )
-
-
 def _refusal(call: Call, entry: ProviderEntry, status: int, headers: Headers, body: bytes) -> UpstreamError:
     """Return the translator's error for a refusal; by the status alone where it cannot read the body."""
     try:
         return entry.provider.failure(status, headers, body)
     except MISREAD as error:
-        _misread(call, entry, error)
+        misread(call, entry, error)
         return failure(status, snippet(body), headers=headers, vendor=entry.name)
 
 
@@ -503,14 +309,10 @@ async def _begin(call: Call, source: Source, *, whole: bool) -> Source:
         return source
 
 
-def _encode(call: Call, target: Target) -> UpstreamRequest:
-    """Return the target's request, with the hop mark and the caller's trace context."""
-    sent = target.provider.encode(effective(call, target), target)
-    headers = [*sent.headers, ("x-llm-sidecar-hop", call.notes.get("hop") or call.runtime.hop)]
-    if call.trace:
-        headers.append(("traceparent", call.trace))
-    sent.headers = headers  # a new list: the translator's own may be shared
-    return sent
-
-
-__all__ = ["MAX_REPLY", "Source", "effective", "forward"]
+def _own_headers(call: Call, entry: ProviderEntry, index: int) -> tuple[tuple[str, str], ...]:
+    """Return what is ours to add: the credentials, the mark of this sidecar, the caller's trace context."""
+    hop = call.notes.get("hop")
+    if hop is None and call.trace is None:
+        return entry.credentials(index, call.runtime.hop)  # the same tuple each time
+    trace = (("traceparent", call.trace),) if call.trace is not None else ()
+    return (*entry.credentials(index), (HOP, hop or call.runtime.hop), *trace)

@@ -39,11 +39,11 @@ class Anthropic(Provider):
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         super().__init__(name, settings)
-        self._headers: list[tuple[str, str]] = [
+        self._headers = (
             ("content-type", "application/json"),
-            ("anthropic-version", self.settings.version),
+            ("anthropic-version", str(self.settings.version)),
             *((header.lower(), value) for header, value in settings.headers.items()),
-        ]
+        )
 
     def credentials(self, key: str) -> list[tuple[str, str]]:
         return [("x-api-key", key)]

@@ -85,10 +85,10 @@ class Gemini(Provider):
             for category, threshold in getattr(settings, "safety_settings", {}).items()
         ]
         self._ids = "aiplatform" not in (urlsplit(self.base_url()).hostname or "")
-        self._headers = [
+        self._headers = (
             ("content-type", "application/json"),
             *((name.lower(), value) for name, value in settings.headers.items()),
-        ]
+        )
 
     def credentials(self, key: str) -> list[tuple[str, str]]:
         return [("x-goog-api-key", key)]
@@ -135,7 +135,7 @@ class Gemini(Provider):
         return self._failure(status, headers, error)
 
     def probe(self) -> UpstreamRequest:
-        return UpstreamRequest(f"/{self._version}/models?pageSize=1000", b"", list(self._headers[1:]), method="GET")
+        return UpstreamRequest(f"/{self._version}/models?pageSize=1000", b"", self._headers[1:], method="GET")
 
     def known_models(self, body: bytes) -> list[str]:
         models = orjson.loads(body).get("models") or ()

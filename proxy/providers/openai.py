@@ -31,6 +31,8 @@ _FINISH_WORDS: Final = {
 }  # fmt: skip
 _TIERS: Final = ("auto", "default", "flex", "scale", "priority", "fast", None)
 _PATHS: Final = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
+#: What a message may hold where nothing needs a closer look.
+_SOUND: Final = frozenset(("role", "content", "refusal", "annotations"))
 #: What a choice holds that says nothing by itself.
 _NOTHING: Final = frozenset(("index", "delta", "finish_reason", "logprobs", "native_finish_reason"))
 _OBJECT: Final = {"chat": "chat.completion.chunk", "completions": "text_completion"}
@@ -63,10 +65,12 @@ class OpenAI(Provider):
         self._foreign = NOT_OPENAIS if self._own else FOREIGN
         if host == "generativelanguage.googleapis.com":
             self._foreign -= {"extra_content"}  # Google's own compatible endpoint asks for it back
-        self._headers: list[tuple[str, str]] = [("content-type", "application/json")]
-        if organization := getattr(settings, "organization_id", None):
-            self._headers.append(("openai-organization", organization))
-        self._headers.extend((name.lower(), value) for name, value in settings.headers.items())
+        organization = getattr(settings, "organization_id", None)
+        self._headers = (
+            ("content-type", "application/json"),
+            *([("openai-organization", organization)] if organization else []),
+            *((name.lower(), value) for name, value in settings.headers.items()),
+        )
 
     def path(self, endpoint: str, target: Target) -> str:
         """Return the path below the base URL."""
@@ -239,6 +243,8 @@ def _mend_usage(chunk: Chunk, usage: Any) -> None:
         del chunk.data["usage"]
         chunk.touch()
         return
+    if len(usage) == 3:  # the three counts and nothing else
+        return
     details = usage.get("prompt_tokens_details", usage)
     if details is not usage and (type(details) is not dict or None in details.values()):
         _mend_details(chunk, usage, "prompt_tokens_details")
@@ -294,8 +300,37 @@ def _mend_part(chunk: Chunk, part: dict[str, Any]) -> None:
         chunk.touch()
 
 
+def _sound(data: dict[str, Any]) -> bool:
+    """Tell whether a chat completion is as OpenAI itself writes them, so that nothing is to be mended."""
+    choices = data["choices"]
+    choice = choices[0]
+    message = choice.get("message")
+    if (
+        len(choices) != 1
+        or data.get("object") != "chat.completion"
+        or type(message) is not dict
+        or message.get("role") != "assistant"
+        or type(message.get("content")) is not str
+        or not _SOUND.issuperset(message)
+        or message.get("refusal") is not None
+        or message.get("annotations")
+        or choice.get("finish_reason") not in FINISH
+        or type(choice.get("index")) is not int
+        or choice.get("logprobs") is not None
+        or data.get("service_tier") not in _TIERS
+        or not _headed(data)
+    ):
+        return False
+    fingerprint = data.get("system_fingerprint")
+    return fingerprint is None or type(fingerprint) is str
+
+
 def _mend_whole(chunk: Chunk, endpoint: str, model: str, now: int) -> None:
     data = chunk.data
+    if endpoint == "chat" and _sound(data):
+        if data.get("usage") is not None:
+            _mend_usage(chunk, data["usage"])
+        return
     _mend_envelope(chunk)
     wanted = "chat.completion" if endpoint == "chat" else "text_completion"
     if data.get("object") != wanted:

@@ -89,14 +89,16 @@ class Meter:
         ):
             return
         self.usage = found = Usage(prompt, completion)
+        if len(usage) == 3:  # and nothing else was said
+            return
         details = usage.get("prompt_tokens_details")
         if type(details) is dict:
-            found.cached = min(_number(details, "cached_tokens"), prompt)
+            found.cached = _part(details, "cached_tokens", prompt)
             if "cache_write_tokens" in details:
-                found.cache_write = min(_number(details, "cache_write_tokens"), prompt)
+                found.cache_write = _part(details, "cache_write_tokens", prompt)
         details = usage.get("completion_tokens_details")
         if type(details) is dict:
-            found.reasoning = min(_number(details, "reasoning_tokens"), completion)
+            found.reasoning = _part(details, "reasoning_tokens", completion)
         if usage.get("x_llm_estimated"):
             found.estimated = True
 
@@ -153,6 +155,9 @@ def _more(part: dict[str, Any], parts: list[str]) -> None:
                     parts.append(value)
 
 
-def _number(details: Any, name: str) -> int:
-    value = details.get(name) if type(details) is dict else None
-    return value if type(value) is int and 0 <= value <= SANE else 0
+def _part(details: dict[str, Any], name: str, whole: int) -> int:
+    """Return how many of ``whole`` tokens ``details`` claims under ``name``."""
+    value = details.get(name)
+    if type(value) is not int or not 0 <= value <= SANE:
+        return 0
+    return value if value < whole else whole  # noqa: FURB136 - a third of min's time

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Headers = dict[str, str]
@@ -16,13 +16,14 @@ class UpstreamRequest:
     """One HTTP request as a provider wants it, without credentials.
 
     ``path`` is appended to the provider's base URL, query included. ``headers`` are name/value pairs in
-    lower case, without host, content-length and the key's own. ``memo`` is the translator's: what it has
+    lower case, without host, content-length and the key's own: the same tuple for every request, where
+    nothing varies, spares their encoding. ``memo`` is the translator's: what it has
     to remember from encoding to decode the answer (tool names, the forced tool, …).
     """
 
     path: str
     body: bytes
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: Sequence[tuple[str, str]] = ()
     method: str = "POST"
     stream: bool = False
     dropped: tuple[str, ...] = ()
@@ -109,7 +110,7 @@ class Upstream(ABC):
     allow_retry: Callable[[], bool] = staticmethod(_always)
 
     @abstractmethod
-    async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
+    async def send(self, request: UpstreamRequest, credentials: Sequence[tuple[str, str]]) -> UpstreamReply:
         """Send ``request`` with ``credentials`` headers added; return when the final reply's head is in.
 
         Cancelling closes the socket. Never follows redirects.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Final
 
@@ -49,7 +49,7 @@ class RawUpstream(Upstream):
         if allow_retry is not None:
             self.allow_retry = allow_retry
 
-    async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
+    async def send(self, request: UpstreamRequest, credentials: Sequence[tuple[str, str]]) -> UpstreamReply:
         head = self._head.write(request, credentials)
         now = monotonic()
         until = now + self._timeouts.total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from proxy.providers.echo import Echo
 from proxy.shape import unfold
 from proxy.upstream.base import Headers, Upstream, UpstreamReply, UpstreamRequest
@@ -13,7 +15,7 @@ class EchoUpstream(Upstream):
     def __init__(self, provider: Echo) -> None:
         self._provider = provider
 
-    async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
+    async def send(self, request: UpstreamRequest, credentials: Sequence[tuple[str, str]]) -> UpstreamReply:
         request.began = True
         whole = self._provider.answer(request)
         if not request.stream:

@@ -13,6 +13,8 @@ from proxy.upstream.base import Timeouts, Upstream
 from proxy.upstream.breaker import CLOSED, Breaker
 from proxy.upstream.budget import RetryBudget
 
+HOP: Final = "x-llm-sidecar-hop"
+"""The request header that lists the sidecars a call came through: one that finds itself in it refuses."""
 _MAX_BREAKERS: Final = 1_000
 _SHOWN: Final = 20
 _KEY_REST: Final = 30.0
@@ -25,8 +27,8 @@ class ProviderEntry:
     """A provider of llm.yml with everything that outlives a single call."""
 
     __slots__ = (
-        "_bad", "_breakers", "_keys", "_outcomes", "_secrets", "_words", "budget", "last_error", "last_success", "name",
-        "provider", "settings", "upstream",
+        "_bad", "_breakers", "_keys", "_marked", "_outcomes", "_secrets", "_words", "budget", "last_error", "last_success",
+        "name", "provider", "settings", "single", "upstream",
     )  # fmt: skip
 
     def __init__(self, name: str, provider: Provider, upstream: Upstream) -> None:
@@ -35,7 +37,10 @@ class ProviderEntry:
         self.settings: ProviderSettings = provider.settings
         self.upstream = upstream
         self._secrets = [key.get_secret_value() for key in self.settings.api_key]
-        self._keys = [provider.credentials(key) for key in self._secrets] or [[]]
+        self._keys = [tuple(provider.credentials(key)) for key in self._secrets] or [()]
+        self._marked: dict[tuple[int, str], tuple[tuple[str, str], ...]] = {}
+        self.single = len(self._keys) == 1
+        """There is one key, or none, so that nothing is to choose."""
         self._bad: dict[int, float] = {}
         self._words: set[str] = set()
         self._breakers: dict[str, Breaker] = {}
@@ -62,9 +67,14 @@ class ProviderEntry:
                 best = index
         return best
 
-    def credentials(self, index: int) -> list[tuple[str, str]]:
-        """Return the headers that carry key ``index``."""
-        return self._keys[index]
+    def credentials(self, index: int, hop: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Return the headers that carry key ``index`` and, if given, the mark ``hop``: the same tuple each time."""
+        if hop is None:
+            return self._keys[index]
+        found = self._marked.get((index, hop))
+        if found is None:
+            found = self._marked[index, hop] = (*self._keys[index], (HOP, hop))
+        return found
 
     def rest(self, index: int, now: float, wait: float | None = None) -> None:
         """Let a refused key rest while others are used: ``wait`` seconds where the upstream said so."""

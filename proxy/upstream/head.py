@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from proxy.errors import ApiError
@@ -48,7 +48,7 @@ class HeadWriter:
     ``extra_headers`` go with every request and replace a request's own of the same name.
     """
 
-    __slots__ = ("_authority", "_constant", "_lines", "_names", "_prefix", "_starts", "_taken")
+    __slots__ = ("_authority", "_constant", "_last", "_lines", "_names", "_prefix", "_starts", "_taken")
 
     def __init__(
         self, origin: Origin, extra_headers: Iterable[tuple[str, str]] = (), user_agent: str = USER_AGENT
@@ -64,6 +64,7 @@ class HeadWriter:
         self._constant = extra
         self._names: set[str] = set()
         self._lines: dict[tuple[tuple[str, str], ...], bytes] = {}
+        self._last: tuple[object, object, bytes] = (None, None, b"")
         self._starts: dict[tuple[str, str], bytes] = {}
 
     def target(self, path: str) -> str:
@@ -72,14 +73,18 @@ class HeadWriter:
             raise ValueError("an upstream path must begin with / and hold only printable ASCII without spaces")
         return (self._prefix + path if not path.startswith("?") else (self._prefix or "/") + path) or "/"
 
-    def write(self, request: UpstreamRequest, credentials: Iterable[tuple[str, str]]) -> bytes:
+    def write(self, request: UpstreamRequest, credentials: Sequence[tuple[str, str]]) -> bytes:
         """Return the head, blank line included.
 
         Raises:
             ApiError: ``invalid_request`` where a header value holds CR, LF, NUL or is not Latin-1.
             ValueError: a header name or the path is unfit (our own mistake).
         """
-        lines = self.lines(request, credentials)
+        headers, own, lines = self._last
+        if headers is not request.headers or own is not credentials:
+            lines = self.lines(request, credentials)
+            if type(request.headers) is tuple and type(credentials) is tuple:  # nobody can change what is in them
+                self._last = (request.headers, credentials, lines)
         key = (request.method, request.path)
         start = self._starts.get(key)
         if start is None:
@@ -89,7 +94,7 @@ class HeadWriter:
             return b"%b%bcontent-length: %d\r\n\r\n" % (start, lines, len(body))
         return start + lines + b"\r\n"
 
-    def lines(self, request: UpstreamRequest, credentials: Iterable[tuple[str, str]]) -> bytes:
+    def lines(self, request: UpstreamRequest, credentials: Sequence[tuple[str, str]]) -> bytes:
         """Return the header lines of this request alone, checked."""
         names, taken = self._names, self._taken
         pairs = [*request.headers, *credentials]

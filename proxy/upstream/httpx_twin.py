@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -69,7 +69,7 @@ class HttpxUpstream(Upstream):
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def send(self, request: UpstreamRequest, credentials: list[tuple[str, str]]) -> UpstreamReply:
+    async def send(self, request: UpstreamRequest, credentials: Sequence[tuple[str, str]]) -> UpstreamReply:
         loop = asyncio.get_running_loop()
         until = loop.time() + self.timeouts.total
         # One writer of heads for both implementations: the same headers, the same refusals.

@@ -1,0 +1,218 @@
+"""The answer of one upstream attempt: decoded and metered, one batch of chunks a network read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from proxy.call import Call
+from proxy.chunk import Chunk
+from proxy.errors import UpstreamError
+from proxy.providers.base import StreamDecoder
+from proxy.providers.failure import scrub
+from proxy.telemetry.log import describe
+from proxy.upstream.base import UpstreamReply
+from proxy.upstream.sse import SseParser
+
+if TYPE_CHECKING:
+    from proxy.upstream.entry import ProviderEntry
+
+#: What reading an answer of another shape than expected raises in a translator, a user's own above all.
+MISREAD: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class Source:
+    """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
+
+    __slots__ = (
+        "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "_started", "_take", "_thrown", "waited", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self, call: Call, entry: ProviderEntry, reply: UpstreamReply, decoder: StreamDecoder | None, started: float
+    ) -> None:
+        self._call = call
+        self._entry = entry
+        self._started = started
+        self._reply = reply
+        self._decoder = decoder
+        self._parser = SseParser() if decoder is not None else None
+        self._first: list[Chunk] | None = None
+        self._error: UpstreamError | None = None
+        self._ended = False
+        self._take: Callable[[list[Chunk]], bool] | None = None
+        self._thrown: BaseException | None = None
+        self.whole = decoder is None
+        self.waited = 0.0
+        """Seconds spent waiting for the upstream since the first batch."""
+
+    def hold(self, chunks: list[Chunk], *, ended: bool = False) -> None:
+        """Give ``chunks``, decoded already, as the first batch."""
+        self._first = chunks
+        self._ended = self._ended or ended
+
+    async def next(self) -> Sequence[Chunk] | None:
+        """Return the next batch, already metered, None at the answer's proper end.
+
+        Raises:
+            UpstreamError: an error event, a broken or truncated stream; what came before it was returned.
+        """
+        first = self._first
+        if first is not None:
+            self._first = None
+            return first
+        if self._error is not None:
+            raise self._error
+        if self._ended:
+            return None
+        decoder, parser, reply = self._decoder, self._parser, self._reply
+        assert decoder is not None
+        assert parser is not None
+        while True:
+            chunks: list[Chunk] = []
+            try:
+                data = reply.read_nowait()
+                if data is None:
+                    began = monotonic()
+                    data = await reply.read()
+                    self.waited += monotonic() - began
+                if data:
+                    for event, payload in parser.feed(data):
+                        chunks.extend(decoder.feed(event, payload))
+                    if decoder.done:
+                        self._finish(chunks)
+                else:
+                    for event, payload in parser.flush():
+                        chunks.extend(decoder.feed(event, payload))
+                    chunks.extend(decoder.close())
+                    self._finish(chunks)
+            except UpstreamError as error:
+                if not self._complete(error, chunks):
+                    self._error = error
+                    self._ended = True
+                    if not chunks:
+                        raise
+            except MISREAD as error:
+                self._error = misread(self._call, self._entry, error)
+                self._ended = True
+                if not chunks:
+                    raise self._error from error
+            if chunks:
+                self._call.meter.see(chunks)
+                return chunks
+            if self._ended:
+                return None
+
+    async def pump(self, take: Callable[[list[Chunk]], bool]) -> None:
+        """Give ``take`` each further batch from the network's own callback, as long as it returns True.
+
+        No task wakes for a chunk meanwhile. Returns when ``take`` said no, when what follows is for :meth:`next`
+        (the end, an error), or at once where the reply cannot push; raises what ``take`` raised.
+        """
+        if self._ended or self._first is not None or not self._reply.push_to(self._arrived):
+            return
+        self._take = take
+        began = monotonic()
+        try:
+            await self._reply.pushed()
+        finally:
+            self._reply.push_to(None)
+            self.waited += monotonic() - began
+        if self._thrown is not None:
+            raise self._thrown
+
+    def _arrived(self, data: bytes) -> None:
+        """Decode, meter and hand on what arrived: all in one go, nothing awaited."""
+        assert self._decoder is not None
+        assert self._parser is not None
+        assert self._take is not None
+        began = monotonic()
+        chunks: list[Chunk] = []
+        going = False
+        try:
+            try:
+                for event, payload in self._parser.feed(data):
+                    chunks.extend(self._decoder.feed(event, payload))
+                if self._decoder.done:
+                    self._finish(chunks)
+            except UpstreamError as error:
+                if not self._complete(error, chunks):
+                    self._error = error
+                    self._ended = True
+            if chunks:
+                self._call.meter.see(chunks)
+                going = self._take(chunks)
+            else:
+                going = True
+        except BaseException as error:
+            self._thrown = error
+        self.waited -= monotonic() - began
+        if not going or self._ended:
+            self._reply.push_to(None)
+
+    def _complete(self, error: UpstreamError, chunks: list[Chunk]) -> bool:
+        """Tell whether the answer had ended when the connection broke: then nothing is lost."""
+        decoder = self._decoder
+        if decoder is None or error.upstream_status is not None or error.code == "upstream_invalid_response":
+            return False
+        try:
+            chunks.extend(decoder.close())
+        except UpstreamError:
+            return False
+        self._finish(chunks)
+        return True
+
+    def _finish(self, chunks: list[Chunk]) -> None:
+        self._ended = True
+        self._call.meter.complete = True
+        if self._entry.provider.finish_words:
+            watch_finish(self._call, self._entry, chunks)
+
+    def settle(self) -> None:
+        """Book the attempt's success and give the connection back once its message has ended."""
+        call = self._call
+        assert call.target is not None
+        self._entry.succeeded(call.target.model, monotonic(), self._started)
+        self._reply.release()
+
+    def fail(self, error: UpstreamError) -> None:
+        """Book a failure in mid-stream and drop the connection."""
+        call = self._call
+        assert call.target is not None
+        error.message = self._entry.hide(error.message)
+        self._entry.failed(call.target.model, error, monotonic(), self._started)
+        self._entry.left(call.target.model, self._started)
+        call.runtime.metrics.upstream_errors.inc((self._entry.name, error.code))
+        self._reply.close()
+
+    def abort(self) -> None:
+        """Drop the connection: the client left, or a policy stopped the answer."""
+        call = self._call
+        if call.target is not None:
+            self._entry.left(call.target.model, self._started)
+        self._reply.close()
+
+
+def watch_finish(call: Call, entry: ProviderEntry, chunks: Sequence[Chunk]) -> None:
+    """Count a finish word that the vendor's reference does not list: the translator then said `stop`."""
+    for chunk in chunks:
+        for choice in chunk.choices:
+            word = choice.get("x_llm_native_finish_reason")
+            if word is not None and word not in entry.provider.finish_words:
+                call.runtime.metrics.unknown_finish.inc((entry.name,))
+                if entry.new_word(word):
+                    fields = {"provider": entry.name, "word": scrub(word, 60), "request_id": call.id}
+                    call.runtime.log.warning("unknown_finish_reason", extra={"fields": fields})
+
+
+def misread(call: Call, entry: ProviderEntry, error: Exception) -> UpstreamError:
+    """Return the error for an answer that the translator stumbled over; where it did so is for the log."""
+    fields = {"provider": entry.name, "request_id": call.id, **describe(error)}
+    call.runtime.log.error("translator_failed", extra={"fields": fields})
+    return UpstreamError(
+        "upstream_invalid_response",
+        f"{entry.name} answered with something that cannot be understood; send the request again.",
+        retryable=True,
+        counts=True,
+    )
