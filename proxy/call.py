@@ -131,44 +131,12 @@ class Call:
     headers that policies add, on success and refusal alike. ``log``: extra fields of the call's log line.
     """
 
-    # What most calls leave as it is stands on the class: an instance carries only what is its own.
-    policy_s = -1.0
-    """Seconds that the policies took on the way in; negative until they are through."""
-    upstream_s = 0.0
-    others_s = 0.0
-    """Time of a stream after its first content that the upstream or the client took."""
-    """Seconds spent waiting for the upstream before the first content."""
-    trace: str | None = None
-    """The W3C traceparent received, passed on upstream."""
-    wants_cache = ""
-    """The request's cache-control header."""
-    team_settings: Any = None
-    """The team's (or the default team's) entry in llm.yml, None without one."""
-    target: Target | None = None
-    """The target that answered."""
-    meter: Any = None
-    retries = 0
-    upstream_id: str | None = None
-    cache = ""
-    """hit, miss, bypass or coalesced; empty without a cache."""
-    store_refused: str | None = None
-    explain: list[dict[str, Any]] | None = None
-    """Set on a dry run: what each policy did."""
-    estimate: int | None = None
-    """The prompt's estimated tokens, once somebody counted."""
-    kept = False
-    task: asyncio.Task[Any] | None = None
-    gone = False
-    leave_reason: str | None = None
-    on_leave: Callable[[], bool] | None = None
-    """Asked when the client leaves: True means the call goes on without it (somebody else waits)."""
-    audience: Audience | None = None
-    """Who else reads the answer. The call goes on for them if its own part ends early."""
-    alone = False
-    """The call goes on for its audience only: its client left, or a policy ended its own reply."""
-    error: ApiError | None = None
-    """What the call ended with, None if it was answered."""
-    outcome: Outcome | None = None
+    __slots__ = (
+        "_finishers", "alone", "audience", "cache", "caller", "claimed", "detectors", "endpoint", "error", "estimate",
+        "explain", "feature", "gone", "headers", "id", "kept", "leave_reason", "log", "meter", "model", "notes",
+        "on_leave", "others_s", "outcome", "policy_s", "request", "retries", "route", "runtime", "started",
+        "store_refused", "target", "task", "team_settings", "trace", "uid", "upstream_id", "upstream_s", "wants_cache",
+    )  # fmt: skip
 
     def __init__(
         self, id: str, runtime: Runtime, caller: Caller, request: ApiRequest, route: list[Target],
@@ -176,7 +144,7 @@ class Call:
     ) -> None:  # fmt: skip
         self.id = id
         """The request id: the client may choose it, so nothing may be keyed by it."""
-        self.uid = f"{getrandbits(96):024x}"
+        self.uid = getrandbits(96).to_bytes(12, "big").hex()
         """Our own name of the call, unique over all sidecars: holds are keyed by it."""
         self.runtime = runtime
         self.caller = caller
@@ -195,6 +163,43 @@ class Call:
         """Names of detectors that found something, with counts: never a value."""
         self.claimed: list[Any] = []
         self._finishers: list[Callable[[Outcome], None]] = []
+        self.policy_s = -1.0
+        """Seconds that the policies took on the way in; negative until they are through."""
+        self.upstream_s = 0.0
+        """Seconds spent on the upstream before the first content."""
+        self.others_s = 0.0
+        """Seconds of the rest that the upstream or the client took."""
+        self.trace: str | None = None
+        """The W3C traceparent received, passed on upstream."""
+        self.wants_cache = ""
+        """The request's cache-control header."""
+        self.team_settings: Any = None
+        """The team's (or the default team's) entry in llm.yml, None without one."""
+        self.target: Target | None = None
+        """The target that answered."""
+        self.meter: Any = None
+        self.retries = 0
+        self.upstream_id: str | None = None
+        self.cache = ""
+        """hit, miss, bypass or coalesced; empty without a cache."""
+        self.store_refused: str | None = None
+        self.explain: list[dict[str, Any]] | None = None
+        """Set on a dry run: what each policy did."""
+        self.estimate: int | None = None
+        """The prompt's estimated tokens, once somebody counted."""
+        self.kept = False
+        self.task: asyncio.Task[Any] | None = None
+        self.gone = False
+        self.leave_reason: str | None = None
+        self.on_leave: Callable[[], bool] | None = None
+        """Asked when the client leaves: True means the call goes on without it (somebody else waits)."""
+        self.audience: Audience | None = None
+        """Who else reads the answer. The call goes on for them if its own part ends early."""
+        self.alone = False
+        """The call goes on for its audience only: its client left, or a policy ended its own reply."""
+        self.error: ApiError | None = None
+        """What the call ended with, None if it was answered."""
+        self.outcome: Outcome | None = None
 
     def defer(self, finisher: Callable[[Outcome], None]) -> None:
         """Run ``finisher`` once at the call's end, last in first out. It must not await; exceptions are counted."""

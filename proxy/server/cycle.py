@@ -28,25 +28,25 @@ class Cycle(AsgiSide):
     ``incoming`` is the body while parts of it are missing, else None; ``body`` the whole one, as received.
     """
 
-    complete = False
-    body: bytes | None
-    incoming: Body | None
-
-    asked = False
-    """The application waits for the body; ``whole``: for all of it."""
-    whole = False
-
-    _waiter: asyncio.Future[None] | None = None
-    _chunked = True
-    _keep = True
-    _close = False
-    _held = 0
-
     def __init__(self, connection: Protocol, head: Head, body: bytes | None, incoming: Body | None) -> None:
         self.connection = connection
         self.head = head
         self.body = body
         self.incoming = incoming
+        # On the instance, though most stay as they are: read from the class each would cost three times as much.
+        self.call = None
+        self.gone = False
+        self.paused = False
+        self.started = False
+        self.complete = False
+        self.asked = False
+        """The application waits for the body; ``whole``: for all of it."""
+        self.whole = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._chunked = True
+        self._keep = True
+        self._close = False
+        self._held = 0
 
     @property
     def task(self) -> asyncio.Task[None] | None:
