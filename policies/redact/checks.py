@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import ipaddress
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable
+from socket import AF_INET, AF_INET6, inet_pton
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 
 from re2 import _re2
@@ -45,29 +46,29 @@ def repetitive(text: str) -> bool:
     size = len(text)
     if size < 8:
         return len(set(text)) == 1
-    grams = size - 2
-    return len({text[i : i + 3] for i in range(grams)}) * 5 < grams * 3 or len(set(text)) * 6 < size
+    return len(set(text)) * 6 < size or len({*zip(text, text[1:], text[2:])}) * 5 < (size - 2) * 3  # noqa: B905
+
+
+_NOT_LOWER, _NOT_UPPER, _NOT_DIGIT = (
+    bytes(byte for byte in range(256) if chr(byte) not in kept) for kept in (ascii_lowercase, ascii_uppercase, digits)
+)
 
 
 def classes(text: str) -> tuple[int, int, int, int]:
     """Return how many lower case letters, upper case letters, digits and other characters ``text`` has."""
-    lower = upper = digits = 0
-    for char in text:
-        if "a" <= char <= "z":
-            lower += 1
-        elif "A" <= char <= "Z":
-            upper += 1
-        elif "0" <= char <= "9":
-            digits += 1
-    return lower, upper, digits, len(text) - lower - upper - digits
+    raw = text.encode("utf-8", "replace")
+    lower = len(raw.translate(None, _NOT_LOWER))
+    upper = len(raw.translate(None, _NOT_UPPER))
+    number = len(raw.translate(None, _NOT_DIGIT))
+    return lower, upper, number, len(text) - lower - upper - number
 
 
-def luhn(digits: str) -> bool:
+def luhn(number: str) -> bool:
     """Tell whether the check digit is right (ISO/IEC 7812-1, annex B)."""
-    return sum(map(int, digits[-1::-2])) % 10 == -sum(_DOUBLED[n] for n in map(int, digits[-2::-2])) % 10
+    return (sum(map(int, number[-1::-2])) + sum(map(int, number[-2::-2].translate(_DOUBLED)))) % 10 == 0
 
 
-_DOUBLED: Final = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
 #: Issuer prefixes and the lengths they use (ISO/IEC 7812; the networks' own tables).
 _ISSUERS: Final = (
     (re.compile("4"), (13, 16, 19)),
@@ -82,12 +83,12 @@ _ISSUERS: Final = (
 )
 
 
-def card(digits: str) -> bool:
-    """Tell whether ``digits`` is a payment card's number: a known issuer, its length, and the check digit."""
-    size = len(digits)
-    if not luhn(digits) or len(set(digits)) < 2:
+def card(number: str) -> bool:
+    """Tell whether ``number`` is a payment card's: a known issuer, its length, and the check digit."""
+    size = len(number)
+    if not luhn(number) or len(set(number)) < 2:
         return False
-    return any(size in sizes and issuer.match(digits) for issuer, sizes in _ISSUERS)
+    return any(size in sizes and issuer.match(number) for issuer, sizes in _ISSUERS)
 
 
 #: Lengths from the SWIFT IBAN registry.
@@ -108,8 +109,7 @@ def iban(text: str) -> bool:
     """Tell whether ``text`` (no separators) has its country's length and the check digits of ISO 13616."""
     if IBAN_LENGTHS.get(text[:2]) != len(text):
         return False
-    digits = "".join(str(int(c, 36)) for c in text[4:] + text[:4])
-    return int(digits) % 97 == 1
+    return int("".join([str(int(c, 36)) for c in text[4:] + text[:4]])) % 97 == 1
 
 
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -169,7 +169,8 @@ def json_segment(segment: str) -> bool:
 def ip(text: str) -> bool:
     """Tell whether ``text`` is an IPv4 or IPv6 address, mixed notation and zone included."""
     try:
-        ipaddress.ip_address(text)
-    except ValueError:
+        # The operating system's reader: the standard library's own takes ten times as long.
+        inet_pton(AF_INET6 if ":" in text else AF_INET, text.partition("%")[0])
+    except OSError:
         return False
     return True

@@ -15,8 +15,12 @@ from policies.redact.syntax import Node, PatternError, parse
 CONTEXT: Final = 96
 #: Bytes that a match of a built-in detector without a bound of its own may take: a private key has some thousand.
 CAP: Final = 16_384
+#: Bytes before a match in which its detector's ``after`` is looked for.
+NEAR: Final = 64
 #: What a candidate costs that is turned down (see :mod:`policies.redact.search`).
-WEIGHT: Final = 512
+WEIGHT: Final = 96
+MEDIUM: Final = 160
+DEAR: Final = 288
 
 Span = tuple[int, int]
 
@@ -71,13 +75,13 @@ class Detector:
     ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
     findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
     pattern does not. ``hint`` is a cheaper pattern that occurs wherever this one does; ``core`` is one that occurs
-    inside of each match. ``aligned`` says that matches begin where words or signs do. ``weight`` is what a candidate
-    that is turned down costs, in bytes of the text's budget: about 4 ms of checks for a mebibyte, times 8. Raise
+    inside of each match, ``after`` one that must occur in the :data:`NEAR` bytes before it. ``aligned`` says that matches begin where words or signs do. ``weight`` is what a candidate
+    that is turned down costs, in bytes of the text's budget: some 36 for a microsecond. Raise
     :class:`PatternError` for a pattern that RE2 does not take, or that matches the empty text.
     """
 
     __slots__ = (
-        "_hint", "bounded", "cap", "check", "core", "first", "group", "match", "name", "node", "pattern", "priority",
+        "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "match", "name", "node", "pattern", "priority",
         "replacement", "secret", "weight", "word",
     )  # fmt: skip
 
@@ -95,6 +99,7 @@ class Detector:
         cap: int = CAP,
         aligned: bool = False,
         core: str = "",
+        after: str = "",
         weight: int = WEIGHT,
     ) -> None:
         self.name = name
@@ -122,6 +127,7 @@ class Detector:
         self.bounded = self.node.size <= cap
         self._hint = hint
         self.core = compile_union([core]) if core else None
+        self.after = compile_union([after]) if after else None
         self.weight = weight
         self.first = frozenset() if aligned else _inside(self.node)
 

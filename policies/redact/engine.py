@@ -78,9 +78,7 @@ class Engine:
         self._dead: set[bytes] = set()
         self._heads: set[bytes] = set()
 
-    def decide(
-        self, text: bytes, start: int, final: bool, trail: Trail | None = None
-    ) -> tuple[int, Sequence[Finding]]:
+    def decide(self, text: bytes, start: int, final: bool, trail: Trail | None = None) -> tuple[int, Sequence[Finding]]:
         """Return how far ``text`` is decided, from ``start`` on, and the findings up to there.
 
         ``text`` holds at least :data:`CONTEXT` bytes before ``start`` where there were any. ``final``: nothing

@@ -13,8 +13,8 @@ from typing import Final, Protocol
 import orjson
 
 from policies.redact.detector import CONTEXT, Detector
-from policies.redact.engine import Engine, Resume
-from policies.redact.search import Finding
+from policies.redact.engine import Engine
+from policies.redact.search import Finding, Trail
 
 #: Says what to put for a finding: ``(detector, original)``; None leaves it as it is.
 Replace = Callable[[Detector, str], "str | None"]
@@ -33,19 +33,19 @@ class Lane(Protocol):
 class PlainLane:
     """A lane for ordinary text."""
 
-    __slots__ = ("_buffer", "_decide", "_replace", "_resume", "_start")
+    __slots__ = ("_buffer", "_decide", "_replace", "_start", "_trail")
 
-    def __init__(self, engine: Engine, replace: Replace) -> None:
+    def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
         self._decide = engine.decide
         self._replace = replace
-        self._resume: Resume = {}
+        self._trail = Trail() if trail is None else trail
         self._buffer = b""
         self._start = 0
 
     def feed(self, text: str, final: bool = False) -> str:
         buffer = self._buffer + text.encode("utf-8", "surrogatepass")
         start = self._start
-        decided, findings = self._decide(buffer, start, final, self._resume)
+        decided, findings = self._decide(buffer, start, final, self._trail)
         if decided == start:
             self._buffer = buffer
             return ""
@@ -55,8 +55,7 @@ class PlainLane:
             out = buffer[start:decided].decode("utf-8", "surrogatepass")
         if decided > _KEEP:
             buffer = buffer[decided - CONTEXT :]
-            if self._resume:
-                self._resume = {name: at - decided + CONTEXT for name, at in self._resume.items()}
+            self._trail.shift(decided - CONTEXT)
             decided = CONTEXT
         self._buffer = buffer
         self._start = decided
@@ -102,12 +101,12 @@ class JsonLane:
     inside strings is replaced, escaped again: JSON stays JSON. A text that does not begin like JSON is plain.
     """
 
-    __slots__ = ("_buffer", "_engine", "_inside", "_pending", "_pieces", "_plain", "_replace", "_resume", "_start")
+    __slots__ = ("_buffer", "_engine", "_inside", "_pending", "_pieces", "_plain", "_replace", "_start", "_trail")
 
-    def __init__(self, engine: Engine, replace: Replace) -> None:
+    def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
         self._engine = engine
         self._replace = replace
-        self._resume: Resume = {}
+        self._trail = Trail() if trail is None else trail
         self._buffer = b""
         self._start = 0
         self._pieces: list[Piece] = []
@@ -124,19 +123,18 @@ class JsonLane:
                     self._pending = text
                     return ""
                 self._pending = ""
-                self._plain = False if first in ("{", "[", '"') else PlainLane(self._engine, self._replace)
+                self._plain = False if first in ("{", "[", '"') else PlainLane(self._engine, self._replace, self._trail)
             if isinstance(self._plain, PlainLane):
                 return self._plain.feed(text, final)
         self._read(text, final)
         buffer, start = self._buffer, self._start
-        decided, findings = self._engine.decide(buffer, start, final, self._resume)
+        decided, findings = self._engine.decide(buffer, start, final, self._trail)
         if decided == start and not final:
             return ""
         out = self._emit(decided, self._words(findings) if findings else [])
         if decided > _KEEP:
             self._buffer = buffer[decided - CONTEXT :]
-            if self._resume:
-                self._resume = {name: at - decided + CONTEXT for name, at in self._resume.items()}
+            self._trail.shift(decided - CONTEXT)
             decided = CONTEXT
         self._start = decided
         return out

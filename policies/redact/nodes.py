@@ -50,6 +50,10 @@ class Node:
         """Tell whether every match holds a character beyond letters, spaces, commas and apostrophes, or a long word."""
         return False
 
+    def word(self) -> bool:
+        """Tell whether every match is a single word, or holds something loud."""
+        return False
+
     def opening(self) -> str:
         """Return a pattern of the characters that every match begins with, empty if there are too few to tell."""
         return ""
@@ -73,9 +77,7 @@ class Atom(Node):
         """Tell whether this matches no white space."""
         return characters(self.raw).isdisjoint(SPACE)
 
-    @property
-    def wordlike(self) -> bool:
-        """Tell whether a run of this is one word, or holds something loud."""
+    def word(self) -> bool:
         return characters(self.raw).isdisjoint(BETWEEN)
 
     def text(self) -> str:
@@ -105,6 +107,9 @@ class Assertion(Node):
 
     def begun(self) -> str:
         return ""
+
+    def word(self) -> bool:
+        return True
 
 
 class Sequence(Node):
@@ -151,12 +156,13 @@ class Sequence(Node):
         for part in self.parts:
             if part.loud():
                 return True
-            node = part.node if isinstance(part, Repeat) else part
-            word = isinstance(part, Assertion) or (isinstance(node, Atom) and node.wordlike)
-            run = run + part.least if word else 0
+            run = run + part.least if part.word() else 0
             if run >= LONG_WORD:
                 return True
         return False
+
+    def word(self) -> bool:
+        return all(part.word() for part in self.parts)
 
     def heads(self) -> list[Head]:
         found: list[Head] = []
@@ -211,6 +217,9 @@ class Choice(Node):
     def loud(self) -> bool:
         return all(option.loud() for option in self.options)
 
+    def word(self) -> bool:
+        return all(option.word() for option in self.options)
+
     def heads(self) -> list[Head]:
         return [head for option in self.options for head in option.heads()]
 
@@ -246,7 +255,10 @@ class Repeat(Node):
     def loud(self) -> bool:
         if self.low and self.node.loud():
             return True
-        return isinstance(self.node, Atom) and self.node.wordlike and self.low >= LONG_WORD
+        return self.node.word() and self.least >= LONG_WORD
+
+    def word(self) -> bool:
+        return self.node.word()
 
     def heads(self) -> list[Head]:
         return self.node.heads()
@@ -294,6 +306,9 @@ class Flags(Node):
 
     def loud(self) -> bool:
         return self.node.loud()
+
+    def word(self) -> bool:
+        return self.node.word()
 
     def heads(self) -> list[Head]:
         return [head._replace(flags=self.flags + head.flags) for head in self.node.heads()]

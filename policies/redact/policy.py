@@ -18,6 +18,7 @@ from policies.redact.mask import Action, Direction, Masker, failed
 from policies.redact.packs import Pack, PackError
 from policies.redact.reply import ReplyFilter
 from policies.redact.restore import Placeholders
+from policies.redact.search import Trail
 from policies.redact.unscanned import unscanned
 from policies.redact.whole import builtin, engine_for
 
@@ -108,15 +109,18 @@ class Redact(Policy[RedactConfig]):
             call.notes[self.name] = placeholders.originals
 
     async def _mask(self, slots: Iterable[Slot], masker: Masker) -> None:
-        decide, busy = self._engine.decide, 0
+        decide, busy, total = self._engine.decide, 0, 0
+        levels: dict[str, tuple[int, int]] = {}  # one budget for the whole request, however it is cut into messages
         for slot in slots:
             text = slot.text
             size = len(text)
             busy += size
+            trail = Trail(levels, total)
+            total += size
             if size <= SLICE and slot.kind != "arguments":
                 # The common case: looked at in one go.
                 buffer = text.encode("utf-8", "surrogatepass")
-                findings = decide(buffer, 0, True)[1]
+                findings = decide(buffer, 0, True, trail)[1]
                 if findings:
                     masked = masked_text(buffer, 0, len(buffer), findings, masker.replace)
                     if masked != text and self.enforce:
@@ -125,7 +129,7 @@ class Redact(Policy[RedactConfig]):
                     busy = 0
                     await asyncio.sleep(0)
                 continue
-            lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace)
+            lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace, trail)
             parts = []
             for at in range(0, size, SLICE):
                 # The last slice says so at once: what might begin a longer match matters only while more may come.

@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 
 from re2 import _re2
 
-from policies.redact.detector import Detector, Hit, Span
+from policies.redact.detector import NEAR, Detector, Hit, Span
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _HERE: Final = _re2.RE2.Anchor.ANCHOR_START
 #: A text's budget for candidates that are turned down, in bytes: what it starts with, and the most it may save up.
-FULL: Final = 1 << 19
+FULL: Final = 1 << 18
+#: A candidate of more bytes counts twice.
+_LONG: Final = 64
 #: What is masked unchecked where the budget is spent, in bytes.
 REGION: Final = 2_048
 
@@ -67,24 +69,33 @@ class Look:
         """Find the candidates of one detector that begin before what is held.
 
         Whoever fills a text with what is nearly a secret makes us check each of them. Each one that is turned down
-        costs ``detector.weight`` bytes of a budget that grows by a byte with each byte of text; where it is spent,
+        costs ``detector.weight`` bytes and more of a budget that grows by a byte with each byte of text; where it is spent,
         the next :data:`REGION` bytes count as found, unchecked. It depends on the text alone, not on its cuts.
         """
         text, decided, found = self.text, self.held, self.found
         match, check, secret, name = detector.match, detector.check, detector.secret, detector.name
         weight, base, size = detector.weight, self.trail.base, len(text)
         level, last = self.trail.levels.get(name, (FULL, 0))
+        after, until = detector.after, -1
         while at < decided:
+            if after is not None and at > until:
+                word, until = after(_ANYWHERE, text, max(0, at - NEAR), size)[0]
+                if word < 0:
+                    return
+                at, until = max(at, _begun(text, word)), until + NEAR
             spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
             begin, end = spans[0]
             if begin < 0 or begin >= decided:
                 return
+            if after is not None and begin > until:
+                at = begin
+                continue
             if check is None:
                 low, high = spans[secret] if spans[secret][0] >= 0 else spans[0]
                 found.append((begin, Finding(low, high, detector)))
                 at = high if high > begin else end
                 continue
-            if level + base + begin - last < weight:
+            if level + base + begin - last < 0:
                 if (at := self._region(detector, begin)) < 0:
                     self.held = begin
                     return
@@ -94,7 +105,8 @@ class Look:
             hit = Hit(text, spans, secret)
             verdict = check(hit)
             if verdict is False:
-                level, last = min(FULL, level + base + begin - last) - weight, base + begin
+                cost = weight if end - begin <= _LONG else 2 * weight
+                level, last = min(FULL, level + base + begin - last) - cost, base + begin
                 self.refused.append((begin, end, name, level, last))
                 at = end
                 continue
@@ -119,6 +131,18 @@ class Look:
                 end += 1
         self.regions.append(Finding(begin, end, detector))
         return end
+
+
+#: What words and keys consist of.
+_RUN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/+~-")
+
+
+def _begun(text: bytes, at: int) -> int:
+    """Return where the run of letters, digits and what joins them begins that ``at`` is in."""
+    least = max(0, at - 512)
+    while at > least and text[at - 1] in _RUN:
+        at -= 1
+    return at
 
 
 def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:

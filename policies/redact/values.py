@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
+from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 
 from policies.redact.checks import classes, entropy, repetitive, spotter
@@ -129,39 +129,50 @@ def random_token(value: str) -> bool:
     """Tell whether ``value`` looks drawn by chance: its classes mixed, no words, no repetition."""
     value = value.strip("=_-/+~")[:_LOOK]
     size = len(value)
-    if size < 15 or UUID.fullmatch(value) or repetitive(value) or dummy(value):
-        return False
-    lower, upper, digits, other = classes(value)
-    if digits == 0:
+    return (
+        size >= 15 and _mixed(value, size) and not UUID.fullmatch(value) and not repetitive(value) and not dummy(value)
+    )
+
+
+def _mixed(value: str, size: int) -> bool:
+    lower, upper, numbers, other = classes(value)
+    if numbers == 0:
         return (
             size >= 24
             and lower > 4
             and upper > 4
             and other < 3
-            and entropy(value) > 4.0
             and _switches(value) * 3 > size
+            and entropy(value) > 4.0
         )
     if lower + upper == 0:
         return False
-    if re.fullmatch("[0-9a-fA-F]+", value):
-        return size >= 16 and digits > 3 and lower + upper > 2 and entropy(value) > 2.8
-    if entropy(value) < 3.2:
+    if not other and _HEX(value):
+        return size >= 16 and numbers > 3 and lower + upper > 2 and entropy(value) > 2.8
+    if _switches(value) * 6 < size:
         return False
     if other:
-        parts = re.split(r"[^A-Za-z0-9]+", value)
+        parts = _PARTS(value)
         longest = max(parts, key=len)
-        if len(longest) < 10 and sum(bool(re.search(r"\d", p) and re.search("[A-Za-z]", p)) for p in parts) * 2 <= len(
-            parts
-        ):
+        if len(longest) < 10 and sum(map(bool, map(_MIXED_PART, parts))) * 2 <= len(parts):
             return False
         if len(longest) >= 10 and longest.isalpha() and _switches(longest) * 4 < len(longest):
             return False
         if all(p.isalpha() or p.isdigit() for p in parts) and not (size > 30 and _switches(value) * 3 > size):
             return False
-    return _switches(value) * 6 >= size
+    return entropy(value) >= 3.2
+
+
+_HEX: Final = re.compile("[0-9a-fA-F]+").fullmatch
+_PARTS: Final = re.compile(r"[^A-Za-z0-9]+").split
+_MIXED_PART: Final = re.compile(r"\d.*[A-Za-z]|[A-Za-z].*\d", re.DOTALL).search
+_KINDS: Final = bytes(
+    ord("d" if chr(b) in digits else "u" if chr(b) in ascii_uppercase else "l" if chr(b) in ascii_lowercase else "o")
+    for b in range(256)
+)
+_RUNS: Final = re.compile(rb"d+|u+|l+|o+").findall
 
 
 def _switches(value: str) -> int:
     """Return how often the class of character changes: words do it rarely, chance often."""
-    kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "o" for c in value]
-    return sum(a != b for a, b in pairwise(kinds))
+    return max(0, len(_RUNS(value.encode("utf-8", "replace").translate(_KINDS))) - 1)

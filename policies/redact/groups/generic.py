@@ -8,16 +8,14 @@ import re
 from typing import Final
 
 from policies.redact.checks import classes, entropy, repetitive, spotter
-from policies.redact.detector import Detector, Hit, Verdict
+from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
 from policies.redact.values import UUID, assigned, dummy, random_token
 
 _QUOTE: Final = r"""(?:\\{0,4}["'`])"""
 #: Between a name and its value: YAML, JSON (escaped, too), shell, Go, Ruby, make, headers.
 _GLUE: Final = rf"{_QUOTE}?\]?[ \t]{{0,4}}(?:=>|:{{1,3}}=|\?=|={{1,2}}|:)[ \t]{{0,4}}"
 #: Groups 2 to 5 are quoted values (the last with escaped quotes), group 6 a bare one.
-_VALUE: Final = (
-    r"""(?:"((?:[^"\\\n]|\\[^\n])+)|'((?:[^'\\\n]|\\[^\n])+)|`([^`\n]+)|\\{1,4}["']([^"'\\\n]+)|([^\s"'`\\]+))"""
-)
+_VALUE: Final = r"""(?:"((?:[^"\\\n]|\\[^\n])+)|'((?:[^'\\\n]|\\[^\n])+)|`([^`\n]+)|\\{1,4}["']([^"'\\\n]+)|([^\s"'`\\=>:,;/)|&!?<({\[$%#*][^\s"'`\\]*))"""
 #: Names and values have no bound of their own: counters would make the automata ten times larger.
 _CAP: Final = 2_048
 _SUFFIX: Final = r"(?:[_-]?(?:key|base|value|string|str|text|prod|production|dev|test|live|staging|[0-9]{1,4})){0,2}"
@@ -25,6 +23,10 @@ _SUFFIX: Final = r"(?:[_-]?(?:key|base|value|string|str|text|prod|production|dev
 
 def _named(words: str) -> str:
     return rf"(?i)\b([\w.-]*(?:{words}){_SUFFIX}){_GLUE}{_VALUE}"
+
+
+def _core(words: str) -> str:
+    return rf"(?i)(?:{words}){_SUFFIX}{_GLUE}"
 
 
 _API: Final = (
@@ -119,10 +121,11 @@ def _flag(hit: Hit) -> Verdict:
     return not dummy(value) and value[0] not in "-$" and not re.fullmatch(r"[a-z]{1,12}", value)
 
 
-_AROUND: Final = spotter(
+_NEAR_WORDS: Final = (
     r"(?i)api|key|token|secret|passw(?:or)?d|passphrase|pwd|\bpw|credential|creds|auth|bearer|license|webhook|hmac|signing"
     r"|\bsid\b|access"
 )
+_AROUND: Final = spotter(_NEAR_WORDS)
 #: Words with a key in them that has no lock.
 _INNOCENT: Final = re.compile(
     rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid"
@@ -139,6 +142,19 @@ _NOT_AROUND: Final = spotter(
 _NAMES_IT: Final = spotter(
     r"(?i)(?:api[_-]?key|token|secret|password|passwd)[\"'\]>)]{0,3}[\s,:=|>(]{0,8}(?:str(?:ing)?)?[\s,:=|\"'`(]{0,8}$"
 )
+
+
+def _long() -> str:
+    """Return the pattern of a row of 15 characters or more with a digit in it, or of 24."""
+    rest, word = "[A-Za-z0-9_/+~-]", "[A-Za-z_/+~-]"
+    early = (rf"[A-Za-z_]{word}{{{n - 1}}}\d{rest}{{{14 - n},}}" for n in range(1, 15))
+    return (
+        rf"\b(?:\d{rest}{{14,}}|{'|'.join(early)}|[A-Za-z_]{word}{{14,}}\d{rest}*"
+        rf"|[A-Za-z_]{word}{{23,}})={{0,2}}"
+    )
+
+
+_LONG: Final = _long()
 
 
 def _context(hit: Hit) -> Verdict:
@@ -171,6 +187,16 @@ def _aws_named(hit: Hit) -> Verdict:
     return hit.spans[1] if not re.match(r"[A-Za-z0-9/+=]", hit.after.decode("latin-1")) else False
 
 
+def _forty() -> str:
+    """Return the pattern of 40 characters of base 64 on their own, with a capital among the first 35."""
+    tail = r"(?:[A-Za-z0-9]\b|[/+]\B)"
+    pattern = rf"[A-Z][A-Za-z0-9/+]{{4}}{tail}"
+    for rest in range(5, 39):
+        pattern = rf"(?:[A-Z][A-Za-z0-9/+]{{{rest}}}{tail}|[a-z0-9/+]{pattern})"
+    return rf"\b{pattern}"
+
+
+_FORTY: Final = _forty()
 DETECTORS: Final = (
     Detector(
         "private_key",
@@ -183,31 +209,32 @@ DETECTORS: Final = (
         "db_connection",
         r"(?i)\b(?:jdbc:)?(?:postgres(?:ql)?|mysqlx?|mariadb|mongodb|rediss?|amqps?|mssql|sqlserver|oracle|clickhouse|cockroachdb"
         r"|cassandra|neo4j|bolt|ldaps?|snowflake|nats|vertica|redshift|db2|couchdb|influxdb|hive2|presto|trino|teradata|memcached"
-        r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]{0,100}:[^\s@\"'`<>]{0,120}@[^\s\"'`<>]{1,200}"
-        r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,250}[?&;:](?:password|pwd)=[^\s\"'<>]{1,200}",
-        group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98, check=_connection,
+        r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]*:[^\s@\"'`<>]*@[^\s\"'`<>]+"
+        r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,}[?&;:](?:password|pwd)=[^\s\"'<>]+",
+        group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98, check=_connection, cap=600,
     ),
     Detector(
         "url_credentials",
-        r"(?i)\b[a-z][a-z0-9+.-]{1,20}://([^\s:/?#@\"'<>\[\]{}|\\^`]{0,120}):([^\s/?#@\"'<>\\`]{1,300})@[A-Za-z0-9\[_$-]",
-        group="secrets", replacement="[CREDENTIALS]", priority=95, check=_url_credentials, hint=r"://[^\s/?#]+:[^\s/?#]+@",
-        lead=24,
+        r"(?i)\b[a-z][a-z0-9+.-]+://([^\s:/?#@\"'<>\[\]{}|\\^`]*):([^\s/?#@\"'<>\\`]+)@[A-Za-z0-9\[_$-]",
+        group="secrets", replacement="[CREDENTIALS]", priority=95, check=_url_credentials, hint=r"://[^\s/?#]*:[^\s/?#]+@",
+        core="://", cap=512,
     ),
     Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",
-             group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, check=_aws),
-    Detector("aws_secret", r"\b[A-Za-z0-9/+]{40,200}", group="secrets", replacement="[AWS_KEY]", priority=66,
-             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{40}"),
-    Detector("auth_data", _named(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, check=_auth),
+             core="(?i)aws", group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, weight=DEAR, check=_aws),
+    Detector("aws_secret", _FORTY, group="secrets", replacement="[AWS_KEY]", priority=66,
+             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{40}", weight=MEDIUM),
+    Detector("auth_data", _named(_AUTH), core=_core(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, weight=DEAR, check=_auth),
     Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(basic|token|digest|apikey)[ \t]{1,3}"
-             r"([A-Za-z0-9+/=_.-]{6,400})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, check=_basic),
+             r"([A-Za-z0-9+/=_.-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),
     Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
-             check=_bearer),
-    Detector("api_key", _named(_API), group="secrets", priority=80, cap=_CAP, check=_not_public),
-    Detector("password", _named(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, check=_password),
+             weight=DEAR, check=_bearer),
+    Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=DEAR, check=_not_public),
+    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=DEAR, check=_password),
     Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
-             r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, check=_spoken),
-    Detector("secret_flag", r"(?i)--?[a-z0-9-]{0,30}(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
-             r"[\"']?([^\s\"']{4,300})", group="secrets", priority=76, secret=1, check=_flag),
-    Detector("secret_in_context", r"\b[A-Za-z0-9_][A-Za-z0-9_/+~-]{14,300}={0,2}", group="secrets", replacement="[API_KEY]",
-             priority=40, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}"),
+             r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, weight=MEDIUM, check=_spoken),
+    Detector("secret_flag", r"(?i)--?[a-z0-9-]*(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
+             r"[\"']?([^\s\"']{4,})", group="secrets", priority=76, secret=1, weight=MEDIUM, check=_flag, cap=512,
+             core=r"(?i)api-?key|token|secret|passw|pwd|passphrase"),
+    Detector("secret_in_context", _LONG, group="secrets", replacement="[API_KEY]",
+             priority=40, cap=512, weight=MEDIUM, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}", after=_NEAR_WORDS),
 )  # fmt: skip

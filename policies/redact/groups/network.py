@@ -5,21 +5,18 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from policies.redact.checks import ip
-from policies.redact.detector import Detector, Hit, Verdict
+from policies.redact.checks import ip, spotter
+from policies.redact.detector import MEDIUM, Detector, Hit, Verdict
+
+_NO_ADDRESS: Final = spotter(
+    r"[0-9]\.$|[A-Za-z_-]$|\x{a7} ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$"
+)
 
 
 def _v4(hit: Hit) -> Verdict:
+    if (hit.after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()) or _NO_ADDRESS(hit.before[-16:]):
+        return False
     address, _, bits = hit.value.partition("/")
-    if address.count(".") != 3 or any(
-        int(part) > 255 or (len(part) > 1 and part[0] == "0") for part in address.split(".")
-    ):
-        return False
-    before, after = hit.before, hit.after
-    if re.search(
-        rb"[0-9]\.$|[A-Za-z_-]$|\xc2\xa7 ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$", before
-    ) or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
-        return False
     if bits and int(bits) > 32:
         return hit.start, hit.start + len(address)
     return True
@@ -59,11 +56,9 @@ def _translated(address: str) -> bool:
 
 
 def _mac(hit: Hit) -> Verdict:
-    text = hit.value
-    if len(set(re.sub("[^0-9A-Fa-f]", "", text).lower())) == 1:
+    if hit.after in (b":", b"-") or (hit.before and hit.before[-1] in b":-."):
         return False
-    marks = set(re.sub("[0-9A-Fa-f]", "", text))
-    return len(marks) == 1 and not (hit.before[-1:] in b":-." and hit.before) and hit.after not in (b":", b"-")
+    return len(set(hit.value.lower())) > 2  # all digits alike, and the mark
 
 
 def _host(hit: Hit) -> Verdict:
@@ -71,22 +66,28 @@ def _host(hit: Hit) -> Verdict:
     return hit.after != b"(" and (not sign or bool(re.search(r"[\d.]", value)))
 
 
+_OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_GROUP: Final = "[0-9A-Fa-f]{1,4}"
+_QUAD: Final = r"\d{1,3}(?:\.\d{1,3}){3}"
+_ZONE: Final = r"(?:%\w{1,16})?(?:/\d{1,4})?"
 DETECTORS: Final = (
-    Detector("ip_address", r"\b\d{1,3}(?:\.\d{1,3}){3,40}(?:/\d{1,3})?\b", group="network", replacement="[IP_ADDRESS]",
+    Detector("ip_address", rf"\b{_OCTET}(?:\.{_OCTET}){{3}}(?:/\d{{1,3}})?\b", group="network", replacement="[IP_ADDRESS]",
              priority=64, check=_v4, hint=r"\d\.\d{1,3}\.\d{1,3}\.\d"),
-    Detector("ipv6_address", r"(?:\b[0-9A-Fa-f]{1,4}:|:)(?:[0-9A-Fa-f]{0,4}:){1,60}(?:[0-9A-Fa-f]{0,4}|\d{1,3}(?:\.\d{1,3}){3})(?:%\w{1,16})?(?:/\d{1,4})?",
-             group="network", replacement="[IP_ADDRESS]", priority=65, check=_v6, hint=r":[0-9A-Fa-f]{0,4}:"),
-    Detector("mac_address", r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b",
-             group="network", replacement="[MAC_ADDRESS]", priority=67, check=_mac),
-    Detector("internal_ref", r"(?i)\b(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:][ \t]{0,2}[\"']?[\w.-]{2,120}"
-             r"|\b(?:[a-z0-9_-]{1,63}\.){1,6}(?:internal|intranet|intra|corp|lan|local|localdomain|svc|private|home\.arpa)\b"
-             r"|\binternal-[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,6}",
-             group="network", replacement="[INTERNAL_REFERENCE]", priority=62, check=_host,
+    # Eight groups, or a gap of zeros; times of day have neither. A longer row is taken whole, to be turned down once.
+    Detector("ipv6_address", rf"(?:\b{_GROUP}(?::{_GROUP})*|\B)::(?:(?:{_GROUP}:)*(?:{_QUAD}|{_GROUP}\b)|\B){_ZONE}"
+             rf"|\b(?:{_GROUP}:){{6}}(?:{_QUAD}|(?:{_GROUP}:)+{_GROUP}\b){_ZONE}",
+             group="network", replacement="[IP_ADDRESS]", priority=65, cap=128, weight=MEDIUM, check=_v6, hint=r"::|(?:[0-9A-Fa-f]{1,4}:){6}"),
+    Detector("mac_address", r"\b[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})\b|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b",
+             group="network", replacement="[MAC_ADDRESS]", priority=67, weight=MEDIUM, check=_mac),
+    Detector("internal_ref", r"(?i)\b(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:][ \t]{0,2}[\"']?[\w.-]{2,}"
+             r"|\b(?:[a-z0-9_-]+\.)+(?:internal|intranet|intra|corp|lan|local|localdomain|svc|private|home\.arpa)\b"
+             r"|\binternal-[a-z0-9-]+(?:\.[a-z0-9-]+)+",
+             group="network", replacement="[INTERNAL_REFERENCE]", priority=62, check=_host, cap=320,
              hint=r"(?i)(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:]|\.(?:int|corp|lan|local|svc|private|home)"
                   r"|\binternal-[a-z0-9]"),
     Detector("db_host", r"(?i)\b(?:[a-z0-9]{1,20}[_-])?(?:db|database|mysql|postgres|pg|redis|mongo|oracle)[_-]"
              r"(?:prod|production|stag|staging|stage|dev|test|qa|uat|live|main|primary|replica|master|slave|int)[_-]?\d{0,4}\b"
-             r"(?:\.[a-z0-9-]{1,40}){0,5}|\b(?:prod|production|staging|stage|dev|test|qa|uat|live)[_-](?:db|database|mysql|postgres"
-             r"|pg|redis|mongo|oracle)[_-]?\d{0,4}\b(?:\.[a-z0-9-]{1,40}){0,5}",
-             group="network", replacement="[INTERNAL_REFERENCE]", priority=61),
+             r"(?:\.[a-z0-9-]+)*|\b(?:prod|production|staging|stage|dev|test|qa|uat|live)[_-](?:db|database|mysql|postgres"
+             r"|pg|redis|mongo|oracle)[_-]?\d{0,4}\b(?:\.[a-z0-9-]+)*",
+             group="network", replacement="[INTERNAL_REFERENCE]", priority=61, cap=320),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from policies.redact.checks import IBAN_LENGTHS, base58check, bech32, card, iban, ripple, spotter
-from policies.redact.detector import Detector, Hit, Verdict
+from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
 
 _FILES: Final = frozenset(
     [
@@ -74,14 +74,17 @@ def _iban(hit: Hit) -> Verdict:
     return False
 
 
-_PHONE_WORDS: Final = spotter(
+_NEAR: Final = (
     r"(?i)phone|telephone|\btel\b|mobile|\bcell|\bfax|whats.?app|\bsms\b|\bcall|\bdial|hotline|contact|reach|\btext me|handy"
     r"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|ring me"
 )
+_PHONE_WORDS: Final = spotter(_NEAR)
 #: Words that are enough for digits in groups, and too little for a bare row of them.
 _NUMBER_WORDS: Final = spotter(r"(?i)\bnumber|\btext\b|\bnr\b")
+_NEAR_WORDS: Final = _NEAR + r"|\bnumber|\btext\b|\bnr\b"
 _DIGITS: Final = re.compile(r"\d+").findall
-_SSN_WORDS: Final = spotter(r"(?i)\bssn\b|social.?security|\bss#|taxpayer|\bitin\b|\btin\b")
+_SSN: Final = r"(?i)\bssn\b|social.?security|\bss#|taxpayer|\bitin\b|\btin\b"
+_SSN_WORDS: Final = spotter(_SSN)
 _DATE: Final = re.compile(
     r"(?:19|20)\d\d([-./ ])\d{1,2}\1\d{1,2}(?:[-./ ]\d{1,2})*|\d{1,2}([-./ ])\d{1,2}\2(?:19|20)\d\d(?:[-./ ]\d{1,2})*"
     r"|\d{1,2}([-./ ])\d{1,2}\3\d\d|(?:19|20)\d\d ?[-/] ?(?:19|20)\d\d"
@@ -136,24 +139,34 @@ def _national(hit: Hit) -> Verdict:
     return 9 <= count <= 12 and (near or len(groups[0]) <= 5) and all(len(g) > 1 for g in groups)
 
 
+_SSN_GLUED: Final = spotter(r"[0-9A-Za-z][-.]$|[-.$#/]$")
+#: Numbers that were printed on sample cards.
+_SSN_SAMPLES: Final = frozenset((b"078051120", b"219099999", b"123456789"))
+
+
 def _ssn(hit: Hit) -> Verdict:
-    text = hit.value
-    digits = re.sub("[^0-9]", "", text)
-    area, middle, serial = int(digits[:3]), int(digits[3:5]), digits[5:]
-    if hit.after == b"-" or re.search(rb"[0-9A-Za-z][-.]$|[-.$#/]$", hit.before):
+    if hit.text[hit.start : hit.end].translate(None, b"- .") in _SSN_SAMPLES:
         return False
-    if hit.after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit():
+    after = hit.after
+    if after == b"-" or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
         return False
-    if area in (0, 666) or serial == "0000" or middle == 0 or digits in ("078051120", "219099999", "123456789"):
-        return False
-    if area >= 900 and not (50 <= middle <= 65 or 70 <= middle <= 88 or 90 <= middle <= 92 or 94 <= middle <= 99):
-        return False  # only ITINs begin with 9 (IRS publication 1915)
-    marks = re.sub("[0-9]", "", text)
-    if len(set(marks)) > 1:
-        return False
-    if len(marks) == 2 or marks == "-":
-        return True
-    return bool(_SSN_WORDS(hit.before[-48:]))
+    return not _SSN_GLUED(hit.before[-2:])
+
+
+def _ssn_spoken(hit: Hit) -> Verdict:
+    return bool(_SSN_WORDS(hit.before[-48:])) and _ssn(hit)
+
+
+def _ssn_written(*marks: tuple[str, str]) -> str:
+    """Return the pattern of numbers that can have been given out: an area, a group, a serial, and these between them.
+
+    No part is all zeros, no area is 666 (SSA, "Social Security Number Randomization"); 9 begins ITINs only, with
+    certain groups (IRS publication 1915).
+    """
+    area = r"(?:00[1-9]|0[1-9]\d|[1-578]\d\d|6[0-57-9]\d|66[0-57-9])"
+    group, serial = r"(?:0[1-9]|[1-9]\d)", r"(?:[1-9]\d{3}|0[1-9]\d\d|00[1-9]\d|000[1-9])"
+    itin = r"9\d\d", r"(?:5\d|6[0-5]|7\d|8[0-8]|9[0-24-9])"
+    return "|".join(rf"\b{a}{one}{g}{two}{serial}\b" for one, two in marks for a, g in ((area, group), itin))
 
 
 def _bitcoin(hit: Hit) -> Verdict:
@@ -168,29 +181,42 @@ def _ripple(hit: Hit) -> Verdict:
     return ripple(hit.value)
 
 
+#: A trunk 0, an area of two to five digits, and enough after it for nine digits, give or take a few. Behind one of
+#: a single digit, marks tell numbers from dates: `01.23.45.67.89`, `03-1234-5678`, but `01.02.2024`.
+_TRUNK: Final = "|".join(
+    (r"0[1-9] \d\d(?:\d|[ ./-]\d\d){3,18}", r"0[1-9](?:\.\d\d){4}", r"0[1-9](?:-\d\d){4}", r"0[1-9][.-]\d{3,4}[ .-]\d{4}",
+     *(rf"0[1-9]\d{{{area}}}{first}\d\d(?:\d|[{marks}]\d\d){{{more},18}}"
+       for area, more in ((1, 2), (2, 2), (3, 1), (4, 1)) for first, marks in (("[ /-]", " /-"), (r"\.", ".")))))  # fmt: skip
 #: Letters beyond ASCII, without the blocks of punctuation: \pL would make the automaton a hundred times larger.
 _L: Final = r"\x{C0}-\x{24F}\x{370}-\x{1FFF}\x{3040}-\x{D7FF}\x{F900}-\x{FDFF}"
 DETECTORS: Final = (
-    Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]{{0,64}}"
-             rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]{{0,61}}[A-Za-z0-9{_L}])?\.){{1,6}}(?:xn--[a-z0-9-]{{2,59}}|[A-Za-z{_L}]{{2,24}})",
-             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}-]+\.", aligned=True, lead=260),
-    Detector("credit_card", r"\b\d{12,19}\b|\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
-             group="pii", replacement="[CREDIT_CARD]", priority=74, check=_card),
-    Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}", group="pii", replacement="[IBAN]", priority=77, check=_iban,
+    Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]*"
+             rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]*[A-Za-z0-9{_L}])?\.)+(?:xn--[a-z0-9-]+|[A-Za-z{_L}]{{2,}})",
+             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}-]+\.", aligned=True, core="@", cap=330),
+    Detector("credit_card", r"\b(?:4(?:\d{12}|\d{15}|\d{18})|5\d{11,18}|3\d{13,18}|6\d{12,18}|2[27]\d{14}|220\d{13,16}|(?:2131|1\d{3})\d{11}"
+             r"|81\d{14,17}|9792\d{12,15})\b|\b(?:[3-6]\d{3}|2[27]\d\d|220\d|81\d\d|9792)[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
+             group="pii", replacement="[CREDIT_CARD]", priority=74, weight=MEDIUM, check=_card),
+    Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}", group="pii", replacement="[IBAN]", priority=77, weight=DEAR, check=_iban,
              hint=r"\b[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}"),
-    Detector("ssn", r"\b\d{3}[- .]?\d{2}[- .]?\d{4}\b", group="pii", replacement="[SSN]", priority=73, check=_ssn),
+    Detector("ssn", _ssn_written(("-", "-"), (r"\.", r"\."), (" ", " "), ("-", ""), ("", "-")), group="pii", replacement="[SSN]",
+             priority=73, check=_ssn),
+    # The same without marks, or with one, behind a word that says what it is.
+    Detector("ssn_spoken", _ssn_written(("", ""), ("[ .]", ""), ("", "[ .]")), group="pii", replacement="[SSN]", priority=73,
+             check=_ssn_spoken, after=_SSN),
     Detector("phone", r"(?:\+|\b00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,12}(?:[ .-]\d{1,8}){0,5}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
              r"|(?:\b(?:1|001)[ .-])?(?:\([2-9]\d{2}\)[ .-]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
             r"|\b8[ -]?\([3-9]\d{2}\)[ ]?\d{3}[ -]\d{2}[ -]\d{2}\b",
-             group="pii", replacement="[PHONE]", priority=72, check=_phone),
-    Detector("phone_national", r"\(0\d{1,4}\)[ .-]?\d{2,8}(?:[ .-]\d{2,8}){0,4}\b|\b\d{1,6}(?:[ ./-]\d{2,8}){1,10}\b"
-             r"|\b\d{9,13}\b", group="pii", replacement="[PHONE]", priority=71, check=_national,
-             hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}"),
+             group="pii", replacement="[PHONE]", priority=72, weight=MEDIUM, check=_phone),
+    Detector("phone_national", rf"\(0[1-9]\d{{0,3}}\)[ .-]?\d{{2,8}}(?:[ .-]\d{{2,8}}){{0,4}}\b|\b(?:{_TRUNK})\b", group="pii",
+             replacement="[PHONE]", priority=71, weight=DEAR, check=_national, hint=r"\b0[1-9][\d ./)-]{2,6}\d{2}"),
+    # The same without a leading zero, behind a word that says what it is: only there is it looked for.
+    Detector("phone_spoken", r"\b\d{1,6}(?:[ ./-]\d{2,8}){1,10}\b|\b\d{9,13}\b", group="pii", replacement="[PHONE]", priority=71,
+             weight=MEDIUM, check=_national, hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}", after=_NEAR_WORDS),
     Detector("bitcoin", r"\b[13LMDT][1-9A-HJ-NP-Za-km-z]{25,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,
-             check=_bitcoin),
-    Detector("segwit", r"\b(?:bc1|tb1|ltc1|BC1)[02-9ac-hj-np-zAC-HJ-NP-Z]{25,87}\b", group="pii",
-             replacement="[CRYPTO_ADDRESS]", priority=76, check=_segwit),
+             weight=DEAR, check=_bitcoin),
+    Detector("segwit", r"\b(?:(?:bc1|tb1|ltc1)[02-9ac-hj-np-z]{25,87}|BC1[02-9AC-HJ-NP-Z]{25,87})\b", group="pii",
+             replacement="[CRYPTO_ADDRESS]", priority=76, weight=DEAR + MEDIUM, check=_segwit),
     Detector("ethereum", r"\b0x[0-9a-fA-F]{40}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76),
-    Detector("xrp", r"\br[1-9A-HJ-NP-Za-km-z]{24,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76, check=_ripple),
+    Detector("xrp", r"\br[1-9A-HJ-NP-Za-km-z]{24,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76, weight=DEAR, check=_ripple),
     Detector("monero", r"\b[48][0-9AB][1-9A-HJ-NP-Za-km-z]{93}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76),
 )  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from policies.redact.checks import classes, json_segment, repetitive
-from policies.redact.detector import Check, Detector, Hit, Verdict
+from policies.redact.detector import CAP, DEAR, WEIGHT, Check, Detector, Hit, Verdict
 from policies.redact.groups.formats import TABLE
+from policies.redact.syntax import parse
 
 
 def _jwt(hit: Hit) -> Verdict:
@@ -71,7 +72,7 @@ def _vault(hit: Hit) -> Verdict:
 
 def _varied(hit: Hit) -> Verdict:
     """Turn down what only stands in for a key: ``ghp_xxxxxxxx…``."""
-    return not repetitive(hit.value)
+    return not repetitive(hit.value[:96])
 
 
 def _storage(hit: Hit) -> Verdict:
@@ -133,6 +134,17 @@ _HINTS: Final = {
     "softlayer_key": r"(?i)softlayer|\bsl[_-]?(?:api|key|pwd|pass|token)",
     "cloudant_key": r"(?i)clou|\bcl[\w-]{0,12}(?:key|pw|pass|token)",
 }
+#: What every match of a pattern holds that can begin long before it.
+_CORES: Final = {
+    "openai_key": "T3BlbkFJ",
+    "azure_service_key": _HINTS["azure_service_key"],
+    "jwt": r"\.eyJ",
+    "mapbox_token": r"\.",
+    "bitbucket_token": "ATBB|=",
+    "npmrc_token": "_authToken",
+    "curl_user": r" (?:-u|--user)",
+    "snyk_token": "snyk_",
+}
 _WORDS: Final = {
     "aws_access_key": "[AWS_KEY]",
     "aws_mws_key": "[AWS_KEY]",
@@ -147,8 +159,25 @@ _WORDS: Final = {
     "teams_webhook": "[WEBHOOK_URL]",
 }
 
+_WEIGHTS: Final = {"jwt": DEAR, "azure_storage_key": WEIGHT // 2}
+#: Counters up to here stay in a pattern. Longer ones make automata that hostile text blows up, and so become
+#: runs without an end; the longest match is kept by the detector's `cap`.
+_COUNT: Final = 64
+
+
+def _uncounted(pattern: str) -> str:
+    """Return ``pattern`` without its long counters: ``{20,200}`` becomes ``{20,}``."""
+
+    def without(match: re.Match[str]) -> str:
+        low, high = int(match[1]), int(match[2])
+        return match[0] if high <= _COUNT else f"{{{low},}}"
+
+    return re.sub(r"\{(\d+),(\d+)\}", without, pattern)
+
+
 DETECTORS: Final = tuple(
-    Detector(name, pattern, group="secrets", replacement=_WORDS.get(name, "[API_KEY]"), priority=90,
-             check=_CHECKS.get(name), hint=_HINTS.get(name, ""))
+    Detector(name, _uncounted(pattern), group="secrets", replacement=_WORDS.get(name, "[API_KEY]"), priority=90,
+             check=_CHECKS.get(name), hint=_HINTS.get(name, ""), core=_CORES.get(name, ""),
+             cap=min(CAP, parse(pattern).size), weight=_WEIGHTS.get(name, WEIGHT))
     for name, pattern in TABLE
 )  # fmt: skip
