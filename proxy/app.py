@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from functools import partial
@@ -49,6 +50,7 @@ class Sidecar:
         """Set by `serve`: what POST /admin/reload and SIGHUP call."""
         self.max_body = 0
         self.max_in_flight = 0
+        self.tells_starts = False
         self.configure(runtime)
         self._web: Any = None
 
@@ -56,6 +58,7 @@ class Sidecar:
         """Make ``runtime`` the one that new calls get: one assignment."""
         self.max_body = runtime.config.server.max_body
         self.max_in_flight = runtime.config.server.max_in_flight
+        self.tells_starts = runtime.log.isEnabledFor(logging.DEBUG)
         runtime.metrics.in_flight.read = lambda: [((), float(self.in_flight))]
         runtime.metrics.circuit_state.read = self._circuits
         runtime.metrics.key_age.read = self._key_ages
@@ -179,7 +182,7 @@ class Sidecar:
                 )
             from proxy.admin.web import routes
 
-            handler = routes().get(scope["path"]) or routes().get(short)
+            handler = routes().get(scope["path"])
             if handler is None or (scope["path"] == "/metrics" and not self.runtime.config.telemetry.enabled):
                 raise _not_found(scope["path"])
             methods, permission, _ = handler

@@ -65,6 +65,8 @@ async def generate(
         call.task = wire.task
         wire.call = call
         side.calls.add(call)
+        if side.tells_starts:
+            _tell_start(call)
         if wire.gone:
             call.leave()
         try:
@@ -93,6 +95,13 @@ def _prepare(call: Call, headers: dict[bytes, bytes]) -> None:
             call.explain = []
     if runtime.teams:
         set_team(call)
+
+
+def _tell_start(call: Call) -> None:
+    """Log that a call begins (at DEBUG): one that never ends is found by its lonely line."""
+    fields = {"request_id": call.id, "endpoint": call.endpoint, "team": call.caller.team, "user": call.caller.user,
+              "key_id": call.caller.key_id, "model": call.model, "stream": call.request.stream}  # fmt: skip
+    call.runtime.log.debug("llm_request_started", extra={"fields": fields})
 
 
 def set_team(call: Call) -> None:

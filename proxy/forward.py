@@ -150,7 +150,10 @@ async def _target(call: Call, wire: Wire | None, target: Target, entry: Provider
                 tries += 1
                 tried.clear()
                 _again(call, entry)
-                await asyncio.sleep(wait)
+                try:
+                    await asyncio.sleep(wait)
+                finally:
+                    call.upstream_s += monotonic() - now  # it is the upstream that keeps the call waiting
     except BaseException:
         del call.headers[mark:]
         entry.left(target.model, started)

@@ -204,7 +204,7 @@ class Ops:
             return
         wire = scope["extensions"]["llm_sidecar"]
         path, method = scope["path"], scope["method"]
-        if path == "/metrics" and method in GET:
+        if path == "/metrics" and method in GET and self.side.runtime.config.telemetry.enabled:
             from prometheus_client import CONTENT_TYPE_LATEST
 
             body = self.side.runtime.metrics.render()

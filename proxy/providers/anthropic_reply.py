@@ -15,7 +15,7 @@ from proxy.chunk import Chunk
 from proxy.errors import UpstreamError
 from proxy.providers.anthropic_request import Memo
 from proxy.providers.common import count, dumps, new_id, usage_of
-from proxy.providers.failure import failure, snippet
+from proxy.providers.failure import failure, outline
 from proxy.upstream.base import Headers
 
 FINISH: Final = {
@@ -87,11 +87,11 @@ def whole(body: bytes, memo: Memo, created: int, vendor: str) -> Chunk:
     if not isinstance(data, dict) or not isinstance(data.get("content"), list):
         if isinstance(data, dict) and data.get("error"):
             raise error_of(None, data["error"], vendor)
-        raise garbage(vendor, f"answered with something that is no message: {snippet(body) or 'an empty body'}")
+        raise garbage(vendor, f"answered with something that is no message: {outline(body)}")
     try:
         return _completion(data, memo, created)
     except (TypeError, AttributeError, ValueError):
-        raise garbage(vendor, f"answered with a message that makes no sense: {snippet(body)}") from None
+        raise garbage(vendor, f"answered with a message that makes no sense: {outline(body)}") from None
 
 
 def named(value: Any, default: str) -> str:

@@ -40,6 +40,15 @@ def snippet(body: bytes) -> str:
     return scrub(re.sub(r" +", " ", text), 200)
 
 
+def outline(body: bytes) -> str:
+    """Return what kind of thing a 200 reply's body is, in words: it may hold what redaction would have masked."""
+    start = body[:64].lstrip()[:1]
+    if not body.strip():
+        return "an empty body"
+    kind = {b"{": "a JSON object", b"[": "a JSON array", b"<": "an HTML or XML page"}.get(start, "text")
+    return f"{kind} of {len(body)} bytes"
+
+
 def retry_after(headers: Headers, now: float | None = None) -> float | None:
     """Return the seconds to wait that the headers name, in whatever spelling.
 

@@ -15,7 +15,7 @@ import orjson
 from proxy.chunk import Chunk
 from proxy.providers.base import ProviderSettings, drop_or_refuse, unsupported
 from proxy.providers.common import count
-from proxy.providers.failure import snippet
+from proxy.providers.failure import outline
 from proxy.providers.gemini_content import VENDOR
 from proxy.providers.gemini_reply import Reading, Sent
 
@@ -63,7 +63,7 @@ def embeddings(reading: Reading, body: bytes) -> Chunk:
             for index, row in enumerate(rows)
         ]
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise reading.invalid(f"no embeddings: {snippet(body)}") from None
+        raise reading.invalid(f"no embeddings: {outline(body)}") from None
     metadata = piece.get("usageMetadata")
     tokens = count(metadata.get("promptTokenCount")) if type(metadata) is dict else 0
     usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -13,7 +13,7 @@ import orjson
 
 from proxy.errors import UpstreamError
 from proxy.providers.common import _BIG_INTEGER, count, dumps, new_id, usage_of
-from proxy.providers.failure import snippet
+from proxy.providers.failure import outline
 from proxy.providers.gemini_signature import extra, with_signature
 
 _FINISH: Final = {
@@ -199,7 +199,7 @@ class Reading:
             if b'"functionCall"' in data and _BIG_INTEGER.search(data.decode()):
                 piece = json_loads(data)
         except (ValueError, RecursionError):
-            raise self.invalid(f"something that is not JSON: {snippet(data) or 'an empty body'}") from None
+            raise self.invalid(f"something that is not JSON: {outline(data)}") from None
         if type(piece) is dict:
             if "error" in piece and "candidates" not in piece:
                 raise self.refusal(piece["error"])

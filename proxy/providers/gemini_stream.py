@@ -8,7 +8,7 @@ from typing import Any, Final
 from proxy.chunk import Chunk
 from proxy.errors import Truncated
 from proxy.providers.base import StreamDecoder
-from proxy.providers.failure import snippet
+from proxy.providers.failure import outline
 from proxy.providers.gemini_reply import BROKEN, MISREAD, Choice, Reading, block_fields, blocked, logprobs, usage
 
 _UNSAID: Final = "FINISH_REASON_UNSPECIFIED"
@@ -58,7 +58,7 @@ class GeminiDecoder(StreamDecoder):
             elif (feedback := blocked(piece)) is not None:
                 self._block(feedback, chunks)
         except MISREAD:
-            raise reading.invalid(f"an event of unknown shape: {snippet(data)}") from None
+            raise reading.invalid(f"an event of unknown shape: {outline(data)}") from None
         return chunks
 
     def close(self) -> Sequence[Chunk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.chunk import Chunk
-from proxy.providers.failure import snippet
+from proxy.providers.failure import outline
 from proxy.providers.gemini_reply import MISREAD, Choice, Reading, block_fields, blocked, logprobs, usage
 
 
@@ -19,7 +19,7 @@ def whole_reply(reading: Reading, body: bytes) -> Chunk:
     try:
         return Chunk(_completion(reading, piece, body), whole=True)
     except MISREAD:
-        raise reading.invalid(f"a reply of unknown shape: {snippet(body)}") from None
+        raise reading.invalid(f"a reply of unknown shape: {outline(body)}") from None
 
 
 def _completion(reading: Reading, piece: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def _completion(reading: Reading, piece: dict[str, Any], body: bytes) -> dict[st
     if not choices:
         feedback = blocked(piece)
         if feedback is None:
-            raise reading.invalid(f"neither candidates nor a reason: {snippet(body)}")
+            raise reading.invalid(f"neither candidates nor a reason: {outline(body)}")
         choices.append(_whole_choice(Choice(0), {}, block_fields(feedback), None))
     choices.sort(key=_index)
     data = {

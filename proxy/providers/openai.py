@@ -16,7 +16,7 @@ from proxy.chunk import Chunk
 from proxy.errors import Truncated, UpstreamError
 from proxy.providers.base import Provider, ProviderSettings, StreamDecoder, Target
 from proxy.providers.common import new_id
-from proxy.providers.failure import failure, snippet
+from proxy.providers.failure import failure, outline, snippet
 from proxy.providers.openai_calls import CallPieces, mend_calls
 from proxy.providers.openai_history import FOREIGN, NOT_OPENAIS, foreign, plain
 from proxy.request import ApiRequest
@@ -117,7 +117,7 @@ class OpenAI(Provider):
         if type(data) is not dict:
             raise UpstreamError(
                 "upstream_invalid_response",
-                f"{self.name} answered with something that is not a JSON object: {snippet(body) or 'an empty body'}",
+                f"{self.name} answered with something that is not a JSON object: {outline(body)}",
                 counts=True,
                 retryable=True,
             )
@@ -178,7 +178,7 @@ class OpenAI(Provider):
     def _unlike(self, field: str, body: bytes) -> UpstreamError:
         return UpstreamError(
             "upstream_invalid_response",
-            f"{self.name} answered without `{field}`: {snippet(body)}",
+            f"{self.name} answered without `{field}`: {outline(body)}",
             counts=True,
             retryable=True,
         )

@@ -227,7 +227,7 @@ def _wait(claim: Claim, counter: Counter, wall: float) -> float:
 def _state(claim: Claim, counter: Counter, refused: bool, wait: float, wall: float) -> ClaimState:
     limit, used, held = claim.limit, counter.used, counter.held
     if claim.kind == "rate" or claim.kind == "tokens":
-        reset = used * claim.window / limit if limit else 0.0
+        reset = (used + held) * claim.window / limit if limit else 0.0
         whole = ceil(used - SLACK)
     else:
         reset = max(0.0, period_end(claim.period) - wall) if claim.period else 0.0

@@ -70,7 +70,7 @@ async def inline(config: str, folder: str | None = None, environ: dict[str, str]
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 1 << 20)  # room for a thousand lines that nobody reads yet
     writer = LineWriter(write, metrics.log_lines_dropped)
     # Known to nobody else: pytest hangs a handler on every registered logger that propagates nothing, test by test.
-    log = logging.Logger("test")
+    log = logging.Logger("test", loaded.telemetry.log_level)
     log.addHandler(JsonHandler(writer))
     store = open_store("memory", clock=clock, log=log, metrics=metrics)
     await store.start()

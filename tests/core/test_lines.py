@@ -89,6 +89,16 @@ async def test_probes_carry_a_request_id_and_no_line() -> None:
         assert await side.lines() == []
 
 
+async def test_the_start_of_a_call_is_told_at_debug() -> None:
+    """At DEBUG a call has a line when it begins, under the id of the one at its end; at INFO it has none."""
+    for level in ("DEBUG", "INFO"):
+        async with inline(AUTH + f"telemetry: {{log_level: {level}}}\n") as side:
+            await side.client.post("/v1/chat/completions", headers=KEY, json={**GOOD, "model": "m"})
+            (ended,) = await side.lines()
+            started = [row["request_id"] for row in await side.lines("llm_request_started")]
+            assert started == ([ended["request_id"]] if level == "DEBUG" else [])
+
+
 def test_overhead_is_the_sidecars_own_time(sidecar: Sidecar) -> None:
     """A slow stream's time is the upstream's, not ours, in the line and in the histogram."""
     before = sidecar.metrics().sum("llm_overhead_seconds_count"), sidecar.metrics().sum("llm_overhead_seconds_sum")

@@ -53,6 +53,31 @@ async def test_what_may_pass_is_tried_again(serve: Serve, status: int) -> None:
     assert reply.status_code == 200 and len(provider.calls) == 2
 
 
+async def test_the_wait_before_a_retry_is_the_upstreams_time(serve: Serve) -> None:
+    """What an upstream asks a call to wait is no overhead of ours, in the line and in server-timing."""
+
+    def play(seen: Seen) -> Answer:
+        return say(seen) if len(provider.calls) > 1 else refuse(seen, 429, "wait", retry_after="1")
+
+    sidecar, provider = await serve(play, "openai", max_retries=1)
+    reply = await sidecar.chat("hi", model="m")
+    (line,) = await sidecar.lines()
+    assert reply.status_code == 200 and line["retries"] == 1
+    assert line["duration_ms"] > 1000 and line["overhead_ms"] < 500, line
+    assert float(reply.headers["server-timing"].rpartition("dur=")[2]) > 1000
+
+
+@pytest.mark.parametrize("body", [b"<html>SECRET</html>", b'{"SECRET": 1}', b'["SECRET"]', b"SECRET", b""])
+async def test_a_garbage_answer_is_not_quoted(serve: Serve, body: bytes) -> None:
+    """A 200 reply that is no answer is named by its kind and size: its text has not passed redaction."""
+    answer = Answer(body, content_type="text/plain")
+    for vendor in VENDORS:
+        sidecar, _ = await serve(lambda seen: answer, vendor, max_retries=0)
+        reply = await sidecar.chat("hi", model="m")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_invalid_response")
+        assert "SECRET" not in reply.text
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 async def test_what_stays_is_not_tried_again(serve: Serve, status: int) -> None:
     """The caller's own mistakes are the caller's."""

@@ -87,7 +87,7 @@ for i, claim in ipairs(claims) do
   local kind, limit, window, counter = claim[1], claim[4], claim[5], counters[keys[i]]
   local used, reset = counter.used, 0
   if kind == RATE or kind == TOKENS then
-    if limit > 0 then reset = used * window / limit end
+    if limit > 0 then reset = (used + counter.held) * window / limit end
     used = math.ceil(used - SLACK)
   end
   local remaining = limit < 0 and 0 or math.max(0, math.floor(limit - counter.used - counter.held + SLACK))
