@@ -46,6 +46,7 @@ def spoiled_body(rng: Random) -> tuple[str, bytes]:
     path, seed = rng.choice(SEEDS)
     body = json.loads(json.dumps(seed))
     raw: str | None = None
+    most = 2001
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         places = _places(body, [])
         if not places:
@@ -60,12 +61,12 @@ def spoiled_body(rng: Random) -> tuple[str, bytes]:
                 holder[key] = _MARK
                 raw = rng.choice(_RAW)
             case 4 if isinstance(holder, dict):
-                holder[rng.choice(("extra", "", "a" * 300, "model ", "Model", "\x00", "n", "api_base", "metadata"))] = (
-                    rng.choice(_ODD)
-                )
+                name = rng.choice(("extra", "", "a" * 300, "model ", "Model", "\x00", "n", "api_base", "metadata"))
+                holder[name] = deepcopy(rng.choice(_ODD))  # or later bodies would spoil the odd values themselves
             case 5:
-                # Many, but not so large that the size alone is refused.
-                times = rng.choice((1, 2, 2001)) if len(str(holder[key])) < 60 else 2
+                # Many, but not so large that the size alone is refused: thousands of thousands would be.
+                times = rng.choice((1, 2, most)) if len(str(holder[key])) < 60 else 2
+                most = 2 if times == most else most
                 holder[key] = [holder[key]] * times
             case _:
                 holder[key] = {"value": holder[key]}
