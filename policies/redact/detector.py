@@ -18,9 +18,9 @@ CAP: Final = 16_384
 #: Bytes before a match in which its detector's ``after`` is looked for.
 NEAR: Final = 64
 #: What a candidate costs that is turned down (see :mod:`policies.redact.search`).
-WEIGHT: Final = 96
-MEDIUM: Final = 160
-DEAR: Final = 288
+WEIGHT: Final = 128
+MEDIUM: Final = 224
+DEAR: Final = 384
 
 Span = tuple[int, int]
 

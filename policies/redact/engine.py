@@ -47,10 +47,13 @@ class Engine:
         "_heads",
         "_open",
         "_openings",
+        "_plain",
         "_places",
         "_quiet",
         "_set",
+        "dead",
         "detectors",
+        "heads",
     )
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
@@ -75,7 +78,11 @@ class Engine:
         self._aligned = not any(detector.first for detector in self.detectors)
         self._places = _places(self.detectors)
         self._quiet = all(detector.node.loud() for detector in self.detectors)
+        self._plain = self._quiet and self._aligned
         self._dead: set[bytes] = set()
+        #: Words that no match begins with when a blank follows, and words that one may begin with; each with its blank.
+        self.dead: set[str] = set()
+        self.heads: set[str] = set()
         self._heads: set[bytes] = set()
 
     def decide(self, text: bytes, start: int, final: bool, trail: Trail | None = None) -> tuple[int, Sequence[Finding]]:
@@ -92,6 +99,8 @@ class Engine:
                 decided = self._first_open_word(text, start, size)
             else:
                 decided = self._first_open(text, start, size)
+            if start < decided < size and text[decided - 1] == 32:
+                decided -= 1  # a blank goes with the word behind it, so that pieces of a stream stay what they were
             if decided <= start:
                 return start, ()
         if self._quiet and size - start < _SHORT and LOUD.search(text, start) is None:
@@ -118,7 +127,7 @@ class Engine:
         Beginnings of matches are closed under cutting their end off: what is no beginning up to the next blank
         is none later. Only words of letters are remembered.
         """
-        at = start
+        at = start + 1 if text[start : start + 1] == b" " else start
         dead = self._dead
         while (blank := text.find(b" ", at)) >= 0:
             word = text[at - 1 : blank + 1]
@@ -138,6 +147,16 @@ class Engine:
                 self._heads.clear()
             self._heads.add(head)
         return found
+
+    def is_dead(self, word: str) -> bool:
+        """Tell whether a blank and this word are decided once another blank follows; remember it if so."""
+        raw = word.encode() + b" "
+        return self._plain and self._first_open(raw, 1, len(raw)) == len(raw) and _remember(self.dead, word)
+
+    def is_head(self, word: str) -> bool:
+        """Tell whether all of a blank and this word must wait; remember it if so."""
+        raw = word.encode()
+        return self._plain and self._first_open(raw, 1, len(raw)) == 1 and _remember(self.heads, word)
 
     def _first_open(self, text: bytes, start: int, size: int) -> int:
         """Return the first place from which on all of ``text`` may be the beginning of a match."""
@@ -223,6 +242,13 @@ def _class(detector: Detector) -> int:
     if detector.group in ("own", "packs"):
         return detector.reach  # what was configured is what a stream waits
     return _NEAR if detector.reach <= _NEAR else CAP
+
+
+def _remember(words: set[str], word: str) -> bool:
+    if len(words) > _WORDS:
+        words.clear()
+    words.add(word)
+    return True
 
 
 def _places(detectors: Sequence[Detector]) -> Callable[[bytes, int, int], Iterator[re.Match[bytes]]]:

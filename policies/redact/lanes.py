@@ -21,6 +21,8 @@ Replace = Callable[[Detector, str], "str | None"]
 _CODEC: Final = ("utf-8", "surrogatepass")
 #: Decided text beyond this is forgotten, but for the context that checks may look at.
 _KEEP: Final = 512
+#: So many words may go out before the buffer is brought up to date.
+_PAST: Final = 64
 
 
 class Lane(Protocol):
@@ -30,22 +32,54 @@ class Lane(Protocol):
         """Take the next piece, return what is decided; ``final``: nothing follows."""
 
 
-class PlainLane:
-    """A lane for ordinary text."""
+#: A blank and a word that is nothing by itself.
+_WORD: Final = re.compile(" [A-Za-z]{1,10}").fullmatch
 
-    __slots__ = ("_buffer", "_decide", "_replace", "_start", "_trail")
+
+class PlainLane:
+    """A lane for ordinary text. ``whole``: what waits is just the last piece, and all of it."""
+
+    __slots__ = ("_buffer", "_dead", "_decide", "_engine", "_heads", "_held", "_past", "_replace", "_start", "_trail", "whole")
 
     def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
+        self._engine = engine
         self._decide = engine.decide
+        self._dead = engine.dead
+        self._heads = engine.heads
         self._replace = replace
         self._trail = Trail() if trail is None else trail
         self._buffer = b""
         self._start = 0
+        #: Where what waits is a blank and a word: that; it is then not in the buffer, nor are the words before it.
+        self._held: str | None = None
+        self._past: list[str] = []
+        self.whole = False
 
     def feed(self, text: str, final: bool = False) -> str:
-        buffer = self._buffer + text.encode("utf-8", "surrogatepass")
+        held = self._held
+        if held is not None:
+            if not final:
+                # Most of what streams bring: a word behind a word, or the rest of one, all known.
+                if text in self._heads or (_WORD(text) and self._engine.is_head(text)):
+                    if held in self._dead or self._engine.is_dead(held):
+                        past = self._past
+                        past.append(held)
+                        self._held = text
+                        self.whole = True
+                        if len(past) > _PAST:
+                            self._recall("")
+                        return held
+                elif (joined := held + text) in self._heads or (_WORD(joined) and self._engine.is_head(joined)):
+                    self._held = joined
+                    self.whole = False
+                    return ""
+            self._recall(held)
+            self._held = None
+        before = self._buffer
+        buffer = before + text.encode("utf-8", "surrogatepass")
         start = self._start
         decided, findings = self._decide(buffer, start, final, self._trail)
+        self.whole = decided == len(before)
         if decided == start:
             self._buffer = buffer
             return ""
@@ -53,6 +87,9 @@ class PlainLane:
             out = masked_text(buffer, start, decided, findings, self._replace)
         else:
             out = buffer[start:decided].decode("utf-8", "surrogatepass")
+        if self.whole and _WORD(text):
+            self._held = text
+            buffer = before
         if decided > _KEEP:
             buffer = buffer[decided - CONTEXT :]
             self._trail.shift(decided - CONTEXT)
@@ -60,6 +97,19 @@ class PlainLane:
         self._buffer = buffer
         self._start = decided
         return out
+
+    def _recall(self, held: str) -> None:
+        """Put the words that went out, and what waits, into the buffer: for the checks that look back."""
+        past = "".join(self._past).encode()
+        self._past.clear()
+        start = self._start + len(past)
+        buffer = self._buffer + past
+        if start > _KEEP:
+            buffer = buffer[start - CONTEXT :]
+            self._trail.shift(start - CONTEXT)
+            start = CONTEXT
+        self._buffer = buffer + held.encode()
+        self._start = start
 
 
 def masked_text(buffer: bytes, start: int, decided: int, findings: Sequence[Finding], replace: Replace) -> str:

@@ -32,12 +32,14 @@ class Watch:
 class Text:
     """One text of the reply: ``feed`` puts it through its lane, then puts the originals back."""
 
-    __slots__ = ("_lane", "_restorer", "feed", "kind", "shape")
+    __slots__ = ("_lane", "_restorer", "feed", "kind", "lane", "shape")
 
     def __init__(self, kind: str, lane: Lane, restorer: Restorer | None) -> None:
         self.kind = kind
         self._lane = lane
         self._restorer = restorer
+        #: The lane, where it is a plain one and nothing comes behind it.
+        self.lane = lane if isinstance(lane, PlainLane) and restorer is None else None
         self.feed: Callable[..., str] = lane.feed if restorer is None else self._restored
         self.shape: Callable[[str], dict[str, Any]] | None = None
 
@@ -49,7 +51,10 @@ class Text:
 class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
-    __slots__ = ("_engine", "_envelope", "_feed", "_masker", "_only", "_originals", "_texts", "_watch")
+    __slots__ = (
+        "_engine", "_envelope", "_feed", "_lane", "_masker", "_only", "_originals", "_spare", "_texts", "_waiting",
+        "_watch", "_words",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -67,6 +72,11 @@ class ReplyFilter:
         self._only: Any = None
         self._feed: Callable[..., str] = str
         self._envelope: dict[str, Any] = {}
+        self._lane: PlainLane | None = None
+        #: The chunk whose text is what waits, and that text; and one that was swallowed, to carry another's.
+        self._waiting: Chunk | None = None
+        self._words = ""
+        self._spare: Chunk | None = None
 
     # --- the core calls these two
 
@@ -124,18 +134,34 @@ class ReplyFilter:
             if type(text) is str and choice.get("index", 0) == self._only:
                 out = self._feed(text)
                 self._envelope = data
+                waiting = self._waiting
+                lane = self._lane
+                if lane is not None and lane.whole and not data.get("usage"):
+                    # All of this piece waits: its chunk waits with it, and the one before goes on as it came.
+                    self._waiting = chunk
+                    if waiting is not None and out == self._words:
+                        self._words = text
+                        return (waiting,)
+                    self._words = text
+                    if not out:
+                        return ()
+                    if (carrier := waiting or self._spare) is not None:
+                        self._spare = None
+                        return (_carrying(carrier, out),)
+                    self._waiting = None
+                    return (_carrying(chunk, out),)
+                if waiting is not None:
+                    self._waiting, self._spare = None, waiting
                 if out == text:
                     return (chunk,)
-                if not out and "usage" not in data:
+                if not out and not data.get("usage"):
+                    self._spare = chunk
                     return ()
-                delta["content"] = out
-                chunk.raw = None
-                if choice.get("logprobs") is not None:
-                    choice["logprobs"] = None
-                return (chunk,)
+                return (_carrying(chunk, out),)
         return self._general(chunk)
 
     def _general(self, chunk: Chunk) -> Iterable[Chunk]:
+        self._waiting = self._spare = None  # their text is in the lanes
         self._envelope = chunk.data
         finished = {c.get("index", 0) for c in chunk.choices if c.get("finish_reason") is not None}
         here: dict[Key, Slot] = {}
@@ -175,11 +201,12 @@ class ReplyFilter:
 
     def _settle_on(self) -> None:
         """Remember the one text of a stream, if there is one and it is content, for the common case."""
-        self._only = None
+        self._only = self._lane = None
         if len(self._texts) == 1:
             (key, text), *_ = self._texts.items()
             if text.kind == "content" and key[1:] == ("content", 0):
                 self._only, self._feed = key[0], text.feed
+                self._lane = text.lane
 
     def _release(self, keys: list[Key]) -> list[Chunk]:
         """Return a chunk for each of these texts that still held something back, in the reply's order."""
@@ -193,6 +220,16 @@ class ReplyFilter:
                 envelope["choices"] = [{"index": key[0], **text.shape(out), "finish_reason": None}]
                 chunks.append(Chunk(envelope))
         return chunks
+
+
+def _carrying(chunk: Chunk, text: str) -> Chunk:
+    """Return the chunk of a single choice with ``text`` in it: without the tokens, which would spell another."""
+    choice = chunk.data["choices"][0]
+    choice["delta"]["content"] = text
+    chunk.raw = None
+    if choice.get("logprobs") is not None:
+        choice["logprobs"] = None
+    return chunk
 
 
 def _shape(chunk: Chunk, key: Key) -> Callable[[str], dict[str, Any]]:

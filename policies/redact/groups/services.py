@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from policies.redact.checks import classes, json_segment, repetitive
-from policies.redact.detector import CAP, DEAR, WEIGHT, Check, Detector, Hit, Verdict
+from policies.redact.detector import CAP, DEAR, MEDIUM, WEIGHT, Check, Detector, Hit, Verdict
 from policies.redact.groups.formats import TABLE
 from policies.redact.syntax import parse
 
@@ -159,7 +159,7 @@ _WORDS: Final = {
     "teams_webhook": "[WEBHOOK_URL]",
 }
 
-_WEIGHTS: Final = {"jwt": DEAR, "azure_storage_key": WEIGHT // 2}
+_WEIGHTS: Final = {"jwt": DEAR, "azure_storage_key": WEIGHT // 2, "azure_service_key": MEDIUM, "sk_key": MEDIUM}
 #: Counters up to here stay in a pattern. Longer ones make automata that hostile text blows up, and so become
 #: runs without an end; the longest match is kept by the detector's `cap`.
 _COUNT: Final = 64
