@@ -22,6 +22,8 @@ WEIGHT: Final = 128
 MEDIUM: Final = 224
 DEAR: Final = 384
 
+#: What is more than itself in a pattern.
+_SPECIAL: Final = "\\.[](){}*+?|^$"
 Span = tuple[int, int]
 
 
@@ -81,7 +83,7 @@ class Detector:
     """
 
     __slots__ = (
-        "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "match", "name", "node", "pattern", "priority",
+        "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "literal", "match", "name", "node", "pattern", "priority",
         "replacement", "secret", "weight", "word",
     )  # fmt: skip
 
@@ -127,6 +129,7 @@ class Detector:
         self.bounded = self.node.size <= cap
         self._hint = hint
         self.core = compile_union([core]) if core else None
+        self.literal = core.encode() if core and not set(core) & set(_SPECIAL) else b""
         self.after = compile_union([after]) if after else None
         self.weight = weight
         self.first = frozenset() if aligned else _inside(self.node)

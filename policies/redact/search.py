@@ -77,7 +77,15 @@ class Look:
         weight, base, size = detector.weight, self.trail.base, len(text)
         level, last = self.trail.levels.get(name, (FULL, 0))
         after, until = detector.after, -1
+        literal, cap = detector.literal, detector.cap
         while at < decided:
+            if literal:
+                # No match is without it, and none longer than `cap`.
+                place = text.find(literal, at)
+                if place < 0:
+                    return
+                if place - cap > at:
+                    at = _whole(text, place - cap)
             if after is not None and at > until:
                 word, until = after(_ANYWHERE, text, max(0, at - NEAR), size)[0]
                 if word < 0:
@@ -121,14 +129,11 @@ class Look:
         most = far + detector.reach + 4
         if size < most and not self.final:
             return -1
-        while far < size and text[far] & 0xC0 == 0x80:
-            far += 1
+        far = _whole(text, far)
         end = size
         if far < size:
             low, high = detector.match(_ANYWHERE, text, far, min(size, most))[0]
-            end = high if low >= 0 else far
-            while end < size and text[end] & 0xC0 == 0x80:
-                end += 1
+            end = _whole(text, high) if low >= 0 else far
         self.regions.append(Finding(begin, end, detector))
         return end
 
@@ -142,6 +147,13 @@ def _begun(text: bytes, at: int) -> int:
     least = max(0, at - 512)
     while at > least and text[at - 1] in _RUN:
         at -= 1
+    return at
+
+
+def _whole(text: bytes, at: int) -> int:
+    """Return the next place from ``at`` on where a character begins."""
+    while at < len(text) and text[at] & 0xC0 == 0x80:
+        at += 1
     return at
 
 
@@ -171,6 +183,5 @@ def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
             if core < 0:
                 return spans
             at = max(at, core - cap)
-        while at < size and text[at] & 0xC0 == 0x80:
-            at += 1
+        at = _whole(text, at)
         window = max(window, at)
