@@ -31,7 +31,7 @@ run: setup ## serve on 127.0.0.1:8080: OpenAI with OPENAI_API_KEY, else a tiny r
 	@$(PY) deploy/demo/run.py $(ARGS)
 
 test: dev ## the whole test suite
-	@$(PY) -m pytest -q -n 2
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadfile
 
 check: dev ## formatting, lint, types, import rules, deploy files
 	@.venv/bin/ruff format --check .
@@ -43,8 +43,9 @@ check: dev ## formatting, lint, types, import rules, deploy files
 	@.venv/bin/yamllint -s -c deploy/yamllint.yml llm.yml deploy
 	@.venv/bin/check-jsonschema -q --builtin-schema vendor.compose-spec deploy/compose.yml
 
-slow: dev ## the reliability and fuzz tests at full size
-	@$(PY) -m pytest -q -m slow --timeout 1800
+slow: dev ## the reliability and fuzz tests at full size (SOAK_MINUTES=60 for the long soak)
+	@$(PY) -m pytest -q -m "slow and not alone" -n 3 --timeout 1800; \
+	fuzz=$$?; $(PY) -m pytest -q -m "slow and alone" --timeout 1800 && exit $$fuzz
 
 bench: dev ## CPU per call and per chunk beside nginx and other gateways
 	@$(PY) tests/bench/run.py

@@ -92,6 +92,7 @@ async def test_exactly_as_many_calls_enter_as_there_is_room_for(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("case", FULL, ids=str)
 async def test_exactly_37_of_500(
     case: tuple[str, int, int],
@@ -175,6 +176,7 @@ async def test_calls_that_end_anywhere_leave_exactly_what_they_used(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["memory", "file", "redis"])
 async def test_a_thousand_calls_that_end_anywhere(
     kind: str, own_sidecar: Start, tmp_path: Path, redis_server: RedisServer, tag: str, upstream: Upstream
@@ -185,6 +187,7 @@ async def test_a_thousand_calls_that_end_anywhere(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_killed_sidecars_calls_are_booked_in_full(
     own_sidecar: Start, tmp_path: Path, redis_server: RedisServer, tag: str
 ) -> None:
@@ -311,6 +314,7 @@ async def test_a_frozen_store_refuses_or_allows_as_set_and_comes_back(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_two_sidecars_share_a_rate_limit_to_the_call(
     own_sidecar: Start, redis_server: RedisServer, tag: str
 ) -> None:

@@ -36,8 +36,7 @@ class Ledger:
         self.tag = tag
         self.idle()
         self.before: Metrics = sidecar.metrics()
-        self.fds = sidecar.fds
-        self.sockets = upstream.state()["open"]
+        self.fds = sidecar.fds - sidecar.connected(upstream.port)
         self.rows = self._stored()
         self.since = upstream.last
         self.skip = len(sidecar.calls())
@@ -163,11 +162,11 @@ class Ledger:
     def _fds(self, spare: int, timeout: float) -> None:
         limit = time.monotonic() + timeout
         while True:
-            idle = max(0, self.upstream.state()["open"] - self.sockets)
+            idle = self.sidecar.connected(self.upstream.port)
             now = self.sidecar.fds
             if now <= self.fds + idle + spare:
                 return
             assert time.monotonic() < limit, (
-                f"{now} file descriptors, {self.fds} before, {idle} idle upstream connections"
+                f"{now} file descriptors, {idle} of them idle upstream connections, {self.fds} others before"
             )
             time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -253,6 +254,16 @@ class Sidecar:
     @property
     def fds(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def connected(self, port: int) -> int:
+        """Return how many of its sockets have an open connection to ``port`` on 127.0.0.1."""
+        own = set()
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                own.add(os.readlink(link))
+        peer = f"0100007F:{port:04X}"
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return sum(row[2] == peer and row[3] == "01" and f"socket:[{row[9]}]" in own for row in rows)
 
     @property
     def cpu(self) -> float:

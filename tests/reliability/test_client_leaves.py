@@ -101,6 +101,7 @@ def books_of(steady: Sidecar, books: Ledger, word: str) -> Ledger:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["fin", "rst"])
 @pytest.mark.parametrize("place", ["before the first byte", "in mid-stream", "during a whole reply"])
 async def test_a_thousand_leave(steady: Sidecar, books: Ledger, strain: Strain, place: str, how: str) -> None:
@@ -185,6 +186,7 @@ async def test_cancels_leave_no_slot_behind(capped: Sidecar, upstream: Upstream,
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_ten_thousand_cancels(sidecars: Sidecars, upstream: Upstream, strain: Strain, tag: str) -> None:
     """R8 in full: 10,000 cancels in 60 s, then 200 of 200."""
     hundred = sidecars(server={"max_in_flight": 100}, providers={"openai": {"breaker": NEVER_OPEN}})

@@ -87,6 +87,7 @@ async def test_draining(own_sidecar: Start, upstream: Upstream, strain: Strain, 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_draining_five_hundred(own_sidecar: Start, upstream: Upstream, strain: Strain, tag: str) -> None:
     """R18 in full."""
     await drain(own_sidecar, upstream, strain, tag, 500, 3.0, 6.0)

@@ -71,6 +71,7 @@ async def test_exactly_as_many_as_fit(own_sidecar: Callable[..., Sidecar], upstr
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_exactly_as_many_as_fit_of_five_hundred(
     own_sidecar: Callable[..., Sidecar], upstream: Upstream, tag: str, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ async def test_aborts_are_counted_and_paid(sidecars: Sidecars, upstream: Upstrea
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_fifty_kills(upstream: Upstream, tag: str, tmp_path: Path) -> None:
     """R19 in full: `kill -9` at 50 random moments under load; in the end the quota is no less than was produced."""

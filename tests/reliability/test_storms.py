@@ -38,6 +38,7 @@ async def test_retries_do_not_make_a_storm(eager: Sidecar, upstream: Upstream, t
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_retries_do_not_make_a_storm_at_200(eager: Sidecar, upstream: Upstream, tag: str) -> None:
     """R22 in full: 200 calls/s for 30 s."""
     await storm(eager, upstream, tag, "r5", 200, 30)
@@ -130,6 +131,7 @@ async def test_overload(capped: Sidecar, strain: Strain, tag: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_overload_for_half_a_minute(sidecars: Sidecars, strain: Strain, tag: str) -> None:
     """R23 in full."""
     await overload(sidecars(server={"max_in_flight": 40}), strain, tag, 40, 30.0)

@@ -86,6 +86,7 @@ async def test_a_cut_inside_characters(steady: Sidecar, books: Ledger, provider:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
 @pytest.mark.parametrize("kind", ["rst", "fin"])
 async def test_a_cut_at_two_hundred_bytes(steady: Sidecar, books: Ledger, provider: str, kind: str) -> None:
@@ -94,6 +95,7 @@ async def test_a_cut_at_two_hundred_bytes(steady: Sidecar, books: Ledger, provid
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
 async def test_a_cut_inside_characters_at_two_hundred_bytes(steady: Sidecar, books: Ledger, provider: str) -> None:
     """R3 in full, with text of many bytes a character."""

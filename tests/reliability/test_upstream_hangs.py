@@ -53,6 +53,7 @@ async def test_hangs(hasty: Sidecar, hasty_books: Ledger, strain: Strain) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_hangs_beside_five_hundred_streams(hasty: Sidecar, hasty_books: Ledger, strain: Strain) -> None:
     """R5 in full: 500 other streams keep every chunk."""
     await hang(hasty, hasty_books, strain, others=500, each=3)
@@ -78,6 +79,7 @@ async def test_a_total_limit_ends_a_stream_that_never_ends(hasty: Sidecar, hasty
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_keep_alive_comments(sidecars: Any, upstream: Upstream, tag: str) -> None:
     """A silent stream gets an SSE comment after `keep_alive`, and its answer afterwards."""
     lively = sidecars(server={"keep_alive": "1s"})
@@ -163,6 +165,7 @@ async def test_floods(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("spec", "small", "large", "as_stream", "codes"), FLOODS)
 async def test_floods_in_full(
     strain: Strain,
@@ -180,6 +183,7 @@ async def test_floods_in_full(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_long_answer_is_not_kept(steady: Sidecar, books: Ledger) -> None:
     """R6: 50 MiB of text at full speed pass through without being held: what is counted is not kept."""
     await call(steady, f"openai/m;{books.tag};warm", stream=True)

@@ -28,6 +28,7 @@ async def test_r22_a_failing_upstream_is_not_stormed(serve: Serve, as_stream: bo
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_r22_at_two_hundred_calls_a_second(serve: Serve) -> None:
     """R22 in full: twelve seconds at 200 a second."""
     sidecar, provider = await serve(lambda seen: refuse(seen, 503, "down"), "openai", max_retries=3)

@@ -119,6 +119,7 @@ async def test_a_last_reply_that_is_not_taken_is_cut_too() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @on_uvloop
 async def test_slow_and_stopped_readers_at_full_size() -> None:
     """100 slow readers and 20 stopped ones: bounded memory each, the stopped cut, the slow served."""

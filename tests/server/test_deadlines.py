@@ -121,6 +121,7 @@ async def test_a_running_call_has_no_deadline_of_the_servers() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @on_uvloop
 async def test_slow_loris_at_full_size() -> None:
     """500 slow headers, 500 slow bodies and 500 idle connects all end by their deadline plus one second."""

@@ -157,6 +157,7 @@ async def test_a_call_without_a_handle_is_cancelled_and_answered_at_the_end_of_t
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @on_uvloop
 async def test_500_streams_are_drained_without_losing_one() -> None:
     """Of 500 streams all that can end in time do, whole; the others are told."""

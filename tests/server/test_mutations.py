@@ -128,6 +128,7 @@ def test_mutated_requests_are_answered_or_closed(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_20_000_mutated_requests(port: int) -> None:
     """The same at full size, some without an end of their half, so that deadlines decide."""
     source = random.Random(20_000)

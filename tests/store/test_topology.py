@@ -137,6 +137,7 @@ async def test_the_sentinels_master_is_found(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_failover_is_followed(cluster: Cluster) -> None:
     """The master dies: the replica is promoted, and the store goes on there without a restart."""
     store = RedisStore(cluster.url)

@@ -156,6 +156,7 @@ async def test_cancel_storm(raw: Connect) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 async def test_cancel_storm_at_full_size(connect: Connect, kind: str) -> None:
     """R8: 10,000 cancels at up to 200 at once, then 200 of 200 normal calls in less than twice a new client's time."""
