@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -22,6 +23,9 @@ from proxy.ticker import NEVER, Watched, ticker
 _LAG: Final = 1024 * 1024
 _NO_USAGE: Final = b',"usage":null}'
 _DONE: Final = b"data: [DONE]\n\n"
+#: A silence is measured in so many steps, if each is at least so many seconds long: the ticker is no finer.
+_STEPS: Final = 10
+_STEP: Final = 0.5
 JSON: Final = "content-type: application/json\r\n"
 _SSE: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
@@ -52,10 +56,15 @@ async def send_stream(
         batch = await source.next()
 
     def take(batch: list[Chunk]) -> bool:
-        data = _frames(batch if filters is None else filters.feed(batch), wants_usage)
+        data = frames(batch if filters is None else filters.feed(batch), wants_usage)
         if data:
             wire.write(data)
-            keeper.touch()
+            keeper.touched = True
+        return not wire.paused
+
+    def pass_on(data: bytes) -> bool:
+        wire.write(data)
+        keeper.touched = True
         return not wire.paused
 
     # The first batch decides about the head; with followers, the pace is a matter of waiting.
@@ -65,14 +74,14 @@ async def send_stream(
     while batch is not None:
         if filters:
             batch = filters.feed(batch)
-        data = _frames(batch, wants_usage)
+        data = frames(batch, wants_usage)
         if data:
             if meter.first is None and not all(chunk.startup for chunk in batch):
                 meter.first = monotonic()
             if not wire.started:
                 wire.start(200, _head(call, _SSE))
             wire.write(data)
-            keeper.touch()
+            keeper.touched = True
             if wire.paused:
                 paused -= monotonic()
                 if call.audience is None:
@@ -82,13 +91,13 @@ async def send_stream(
                     behind = await _room(call, wire, behind + len(data))
                 paused += monotonic()
         if pump is not None:
-            await pump(take)
+            await pump(take, None if filters else pass_on, usage=wants_usage)
             if wire.paused:
                 paused -= monotonic()
                 await wire.drain()
                 paused += monotonic()
         batch = None if source.whole else await source.next()
-    tail = _frames(filters.flush(), wants_usage) if filters else b""
+    tail = frames(filters.flush(), wants_usage) if filters else b""
     source.settle()
     if not wire.started:
         wire.start(200, _head(call, _SSE))
@@ -116,7 +125,7 @@ async def _room(call: Call, wire: Wire, behind: int) -> int:
     return behind if wire.paused else 0
 
 
-def _frames(chunks: Any, wants_usage: bool) -> bytes:
+def frames(chunks: Sequence[Chunk], wants_usage: bool) -> bytes:
     """Return the chunks as server-sent events; the usage chunk only for who asked for it."""
     out = []
     for chunk in chunks:
@@ -141,34 +150,38 @@ def _frames(chunks: Any, wants_usage: bool) -> bytes:
 class Keeper(Watched):
     """Write an SSE comment after each silence, so that nobody in between takes the stream for dead.
 
-    The first comment commits the status: until then, retries and fallbacks stay open.
+    The first comment commits the status: until then, retries and fallbacks stay open. Whoever writes sets
+    ``touched``, which costs less than a new deadline; the silence is measured in steps.
     """
 
-    __slots__ = ("_call", "_loop", "_silence", "_wire")
+    __slots__ = ("_call", "_loop", "_quiet", "_step", "_steps", "_wire", "touched")
 
     def __init__(self, call: Call, wire: Wire, silence: float) -> None:
         super().__init__()
         self._call = call
         self._wire = wire
-        self._silence = silence
+        self._steps = max(1, min(_STEPS, round(silence / _STEP)))
+        self._step = silence / self._steps
+        self._quiet = 0
+        self.touched = False
         self._loop = asyncio.get_running_loop()
         if silence > 0:
-            self.deadline = self._loop.time() + silence
+            self.deadline = self._loop.time() + self._step
             ticker().watch(self)
-
-    def touch(self) -> None:
-        """Begin to wait anew."""
-        self.deadline = self._loop.time() + self._silence if self._silence > 0 else NEVER
 
     def expired(self) -> None:
         wire = self._wire
         if wire.gone:
             return
-        if not wire.paused:
-            if not wire.started:
-                wire.start(200, _head(self._call, _SSE))
-            wire.write(b": keep-alive\n\n")
-        self.touch()
+        self._quiet = 0 if self.touched else self._quiet + 1
+        self.touched = False
+        if self._quiet >= self._steps:
+            self._quiet = 0
+            if not wire.paused:
+                if not wire.started:
+                    wire.start(200, _head(self._call, _SSE))
+                wire.write(b": keep-alive\n\n")
+        self.deadline = self._loop.time() + self._step
 
     def stop(self) -> None:
         """Stop waiting."""

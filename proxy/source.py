@@ -26,7 +26,8 @@ class Source:
     """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
 
     __slots__ = (
-        "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_reply", "_started", "_take", "_thrown", "waited", "whole",
+        "_between", "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_pass_on", "_reply",
+        "_started", "_take", "_thrown", "_usage", "waited", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +44,10 @@ class Source:
         self._ended = False
         self._take: Callable[[list[Chunk]], bool] | None = None
         self._thrown: BaseException | None = None
+        self._pass_on: Callable[[bytes], bool] | None = None
+        self._usage = False
+        self._between = False
+        """The parser holds nothing, so that what arrives next begins an event."""
         self.whole = decoder is None
         self.waited = 0.0
         """Seconds spent waiting for the upstream since the first batch."""
@@ -104,8 +109,13 @@ class Source:
             if self._ended:
                 return None
 
-    async def pump(self, take: Callable[[list[Chunk]], bool]) -> None:
+    async def pump(
+        self, take: Callable[[list[Chunk]], bool], pass_on: Callable[[bytes], bool] | None, *, usage: bool
+    ) -> None:
         """Give ``take`` each further batch from the network's own callback, as long as it returns True.
+
+        An event that says nothing but text goes to ``pass_on`` instead, if given, as the client gets it, metered like
+        the others (``usage``: see :meth:`StreamDecoder.lone`).
 
         No task wakes for a chunk meanwhile. Returns when ``take`` said no, when what follows is for :meth:`next`
         (the end, an error), or at once where the reply cannot push; raises what ``take`` raised.
@@ -113,6 +123,9 @@ class Source:
         if self._ended or self._first is not None or not self._reply.push_to(self._arrived):
             return
         self._take = take
+        self._pass_on = pass_on
+        self._usage = usage
+        self._between = self._parser is not None and self._parser.between
         began = monotonic()
         try:
             await self._reply.pushed()
@@ -128,6 +141,14 @@ class Source:
         assert self._parser is not None
         assert self._take is not None
         began = monotonic()
+        if self._pass_on is not None and self._between:
+            known = self._decoder.lone(data, self._usage)
+            if known is not None:
+                self._call.meter.hear(known[0])
+                if not self._pass_on(known[1]):
+                    self._reply.push_to(None)
+                self.waited -= monotonic() - began
+                return
         chunks: list[Chunk] = []
         going = False
         try:
@@ -136,6 +157,7 @@ class Source:
                     chunks.extend(self._decoder.feed(event, payload))
                 if self._decoder.done:
                     self._finish(chunks)
+                self._between = self._parser.between
             except UpstreamError as error:
                 if not self._complete(error, chunks):
                     self._error = error

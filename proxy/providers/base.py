@@ -129,6 +129,14 @@ class StreamDecoder:
         """
         raise NotImplementedError
 
+    def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
+        """Return the text of ``data``, one whole event that says nothing but text, and the event as the client gets it.
+
+        None where that is not sure: then it goes through :meth:`feed`. ``usage``: the client wants a `usage` field,
+        null, on every chunk.
+        """
+        return None
+
     def close(self) -> Sequence[Chunk]:
         """Return what was held back; raise :class:`Truncated` if the terminal event is missing."""
         if not self.done:

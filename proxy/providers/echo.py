@@ -12,7 +12,7 @@ import orjson
 from proxy.chunk import Chunk
 from proxy.errors import UpstreamError
 from proxy.providers.base import Provider, StreamDecoder, Target
-from proxy.providers.openai import OpenAIDecoder
+from proxy.providers.openai_stream import OpenAIDecoder
 from proxy.request import ApiRequest
 from proxy.upstream.base import Headers, UpstreamRequest
 

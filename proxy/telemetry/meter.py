@@ -65,6 +65,13 @@ class Meter:
         if count > _FOLD or (count > 4 and count * len(parts[-1]) > 4 * _KEEP):  # many pieces, or large ones
             self._fold()
 
+    def hear(self, text: str) -> None:
+        """Take note of a piece of text that the provider produced."""
+        parts = self._parts
+        parts.append(text)
+        if len(parts) > _FOLD:
+            self._fold()
+
     def _fold(self) -> None:
         text = "".join(self._parts)
         if len(text) > 4 * _KEEP:

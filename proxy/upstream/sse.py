@@ -34,6 +34,11 @@ class SseParser:
         self._begun = False
         self._names: dict[bytes, str] = {}
 
+    @property
+    def between(self) -> bool:
+        """Tell whether the next byte begins an event: nothing is held."""
+        return self._begun and not self._parts and not self._after_cr
+
     def feed(self, data: bytes) -> Events:
         """Return the events that ``data`` completes.
 

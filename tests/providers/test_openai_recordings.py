@@ -16,7 +16,8 @@ import pytest
 from proxy.errors import TABLE, UpstreamError
 from proxy.providers.azure_openai import AzureOpenAI, AzureSettings
 from proxy.providers.base import Target
-from proxy.providers.openai import FINISH, OpenAI, OpenAISettings
+from proxy.providers.openai import OpenAI, OpenAISettings
+from proxy.providers.openai_mend import FINISH
 from proxy.request import ChatRequest
 from tests.providers.recordings import Answer, Recordings, cut, decode_stream, loads, reply_bytes, validator
 
