@@ -130,9 +130,9 @@ class StreamDecoder:
         raise NotImplementedError
 
     def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
-        """Return the text of ``data``, one whole event that says nothing but text, and the event as the client gets it.
+        """Return the text of ``data``, whole events that say nothing but text, and those events as the client gets them.
 
-        None where that is not sure: then it goes through :meth:`feed`. ``usage``: the client wants a `usage` field,
+        None where that is not sure: then they go through :meth:`feed`. ``usage``: the client wants a `usage` field,
         null, on every chunk.
         """
         return None

@@ -57,6 +57,7 @@ class OpenAIDecoder(StreamDecoder):
         "_last",
         "_lone_after",
         "_lone_before",
+        "_lone_between",
         "_model",
         "_object",
         "_open",
@@ -79,8 +80,10 @@ class OpenAIDecoder(StreamDecoder):
         self._lone_before: bytes | None = None
         """As above, with what makes it a server-sent event of its own."""
         self._lone_after = b""
-        self._cut: dict[bool, tuple[int, bytes] | None] = {}
-        """Whether the client wants usage -> how many bytes at an event's end give way to which; None: none can."""
+        self._lone_between = b""
+        """What stands between the texts of two such events."""
+        self._cut: dict[bool, tuple[bytes, bytes] | None] = {}
+        """Whether the client wants usage -> which bytes at an event's end give way to which; None: none can."""
         self._envelope: dict[str, Any] = {}
         self._choice: dict[str, Any] = {}
         self._id: str | None = None
@@ -210,32 +213,36 @@ class OpenAIDecoder(StreamDecoder):
             if probe == piece:
                 self._before, self._after = before + mark, after
                 self._lone_before, self._lone_after = b"data: " + self._before, after + b"\n\n"
+                self._lone_between = self._lone_after + self._lone_before
                 self._envelope, self._choice = piece.copy(), choices[0].copy()
 
     def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
         before = self._lone_before
         if before is None or self.done or not data.startswith(before) or not data.endswith(self._lone_after):
             return None
-        text = _plain(data[len(before) : -len(self._lone_after)])
-        if text is None:
-            return None
+        text = ""
+        for piece in data[len(before) : -len(self._lone_after)].split(self._lone_between):
+            one = _plain(piece)
+            if one is None:
+                return None
+            text = text + one if text else one
         try:
             cut = self._cut[usage]
         except KeyError:
             cut = self._cut[usage] = self._change(usage)
         if cut is None:
             return None
-        size, instead = cut
-        return text, b"%b%b" % (data[:-size], instead) if size else data
+        old, new = cut
+        return text, data.replace(old, new) if old else data
 
-    def _change(self, usage: bool) -> tuple[int, bytes] | None:
-        """Return what has to change at the end of each event: how many bytes give way, and to which."""
+    def _change(self, usage: bool) -> tuple[bytes, bytes] | None:
+        """Return what has to change at the end of each event, where alone a quotation mark or a line break can stand."""
         after = self._lone_after
         if usage == ("usage" in self._envelope):
-            return 0, b""
+            return b"", b""
         if not usage and after.endswith(_NO_USAGE):
-            return len(_NO_USAGE), b"}\n\n"
-        return (3, _NO_USAGE) if usage and after.endswith(b"}\n\n") else None
+            return _NO_USAGE, b"}\n\n"
+        return (b"}\n\n", _NO_USAGE) if usage and after.endswith(b"}\n\n") else None
 
     def _alike(self, data: bytes, start: int) -> Chunk | None:
         """Return the chunk with the text between the known bytes, None if JSON might read that text otherwise."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proxy.providers.openai import OpenAI, OpenAISettings
 from proxy.providers.openai_stream import OpenAIDecoder
 from proxy.reply import frames
+from proxy.upstream.sse import SseParser
 
 ENVELOPES = {
     "absent": b'{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{%b},"finish_reason":null}]}',
@@ -39,6 +40,12 @@ def learnt(envelope: str) -> OpenAIDecoder:
     return one
 
 
+def said(data: bytes) -> list[Any]:
+    """Return what the events in ``data`` say."""
+    assert data.endswith(b"\n\n")
+    return [orjson.loads(one.removeprefix(b"data: ")) for one in data[:-2].split(b"\n\n")]
+
+
 @pytest.mark.parametrize(
     ("envelope", "usage"),
     [("absent", False), ("absent", True), ("last", False), ("last", True), ("inside", True), ("spaced", False)],
@@ -56,22 +63,23 @@ def test_plain_text_needs_no_parser(envelope: str, usage: bool) -> None:
     usage=st.booleans(),
     text=st.text(st.sampled_from('ab {}[],:"\\\n\u2028é😀\x7f\x00') | st.characters(), max_size=12),
     escaped=st.booleans(),
+    times=st.integers(1, 3),
     junk=st.sampled_from([b"", b'","x":"', b'"},"x":{"y":"', b"\xff", b"\\u0041", b"\n\ndata: "]),
 )
 def test_what_is_passed_on_is_what_the_parser_would_have_made_of_it(
-    envelope: str, usage: bool, text: str, escaped: bool, junk: bytes
+    envelope: str, usage: bool, text: str, escaped: bool, times: int, junk: bytes
 ) -> None:
     """Whatever the text, passing an event on and decoding it give the client the same JSON and the meter the same text."""
     string = orjson.dumps(text) if escaped else b'"%b"' % text.encode("utf-8", "surrogatepass")
-    data = b"data: %b\n\n" % event(envelope, string[:-1] + junk + b'"')
-    one = learnt(envelope)
-    known = one.lone(data, usage)
+    data = b"data: %b\n\n" % event(envelope, string[:-1] + junk + b'"') * times
+    known = learnt(envelope).lone(data, usage)
     if known is None:
         return
-    chunks = learnt(envelope).feed("", data[6:-2])
-    assert [choice["delta"] for chunk in chunks for choice in chunk.choices] == [{"content": known[0]}]
-    sent: Any = orjson.loads(known[1].removeprefix(b"data: "))
-    assert known[1].endswith(b"\n\n") and sent == orjson.loads(frames(chunks, usage).removeprefix(b"data: "))
+    parser, one = SseParser(), learnt(envelope)
+    parser.feed(b": hello\n\n")
+    chunks = [chunk for name, payload in parser.feed(data) for chunk in one.feed(name, payload)]
+    assert "".join(chunk.choices[0]["delta"]["content"] for chunk in chunks) == known[0]
+    assert said(known[1]) == said(frames(chunks, usage)) and len(chunks) == times
 
 
 def test_nothing_is_passed_on_before_the_stream_is_known_or_after_its_end() -> None:
@@ -83,4 +91,14 @@ def test_nothing_is_passed_on_before_the_stream_is_known_or_after_its_end() -> N
     one.feed("", event("absent", b'"x"').replace(b'"finish_reason":null', b'"finish_reason":"stop"'))
     one.feed("", b"[DONE]")
     assert one.lone(data, False) is None
-    assert one.lone(data + data, False) is None
+
+
+def test_several_events_in_one_read_are_passed_on_together() -> None:
+    """Under load a read brings several events: their texts are joined for the meter, their bytes stay."""
+    for envelope in ("absent", "last"):
+        one = learnt(envelope)
+        data = b"".join(b"data: %b\n\n" % event(envelope, b'"%b"' % word) for word in (b"a ", b"b} ", b"c"))
+        text, sent = one.lone(data, False) or ("", b"")
+        assert text == "a b} c" and sent == data.replace(b',"usage":null', b"") and sent.count(b"\n\n") == 3
+        assert one.lone(data.replace(b"b} ", b"b\\n"), False) is None
+        assert one.lone(data.replace(b"b} ", b""), False) is None
