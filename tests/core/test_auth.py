@@ -8,6 +8,7 @@ from proxy.auth import ALL, Authenticator, hash_key, require
 from proxy.clock import Clock
 from proxy.config.load import load_text
 from proxy.errors import ApiError
+from tests.fakes.clock import StillClock
 from tests.policies.build import ECHO
 
 KEY = "lsk_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -69,22 +70,12 @@ def test_a_key_may_stand_in_the_file_by_variable():
     assert code(auth, headers(KEY + "ops")) == "ok:ops"
 
 
-class HandClock(Clock):
-    """A clock that a test moves."""
-
-    t = 0.0
-
-    def time(self) -> float:
-        return self.t
-
-
 def test_an_expired_key_is_refused_even_if_it_was_just_good():
     """Expiry is looked at on every call, cached verdict or not."""
-    clock = HandClock()
+    clock = StillClock(1798761599.0)  # a second before 2027-01-01 in UTC
     auth = authenticator(f'{{id: a, hash: "{hash_key(KEY)}", expires: "2027-01-01"}}', clock=clock)
-    clock.t = 1798761599.0  # a second before 2027-01-01 in UTC
     assert code(auth, headers(KEY)) == "ok:a"
-    clock.t += 1
+    clock.advance(1)
     assert code(auth, headers(KEY)) == "invalid_api_key"
 
 

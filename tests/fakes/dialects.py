@@ -273,6 +273,12 @@ class Completions(OpenAI):
         return {"index": i, "text": delta.get("content") or "", "logprobs": None, "finish_reason": finish}
 
 
+def vector_of(item: Any, size: int) -> list[float]:
+    """Return an embedding that is a function of the input alone."""
+    seed = sum(dumps(item))
+    return [((seed * (k + 3)) % 997) / 997 for k in range(size)]
+
+
 def embeddings(ask: Ask) -> bytes:
     """Return the body of an /embeddings reply: vectors that are a function of the input alone."""
     given = ask.body.get("input")
@@ -280,8 +286,7 @@ def embeddings(ask: Ask) -> bytes:
     size = ask.body.get("dimensions") or 8
     data = []
     for i, item in enumerate(inputs):
-        seed = sum(dumps(item))
-        vector = [((seed * (k + 3)) % 997) / 997 for k in range(size)]
+        vector = vector_of(item, size)
         value: Any = vector
         if ask.body.get("encoding_format") == "base64":
             value = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode()
@@ -291,6 +296,12 @@ def embeddings(ask: Ask) -> bytes:
     return dumps(
         {"object": "list", "data": data, "model": ask.model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     )
+
+
+class Embeddings(OpenAI):
+    """/embeddings: whole replies only."""
+
+    whole = staticmethod(embeddings)  # type: ignore[assignment]
 
 
 # --- Anthropic ---------------------------------------------------------------------------------------
@@ -495,6 +506,21 @@ class Gemini:
 
     def cut_event(self) -> bytes:
         return b'data: {"candidates":[{"content":{"parts":[{"text":"tr\r\n\r\n'
+
+
+class GeminiEmbeddings(Gemini):
+    """models/{model}:batchEmbedContents: whole replies only, the vectors those of /embeddings for the same texts."""
+
+    def whole(self, ask: Ask) -> bytes:
+        requests = ask.body["requests"]
+        texts = [flatten(request["content"]) for request in requests]
+        rows = [
+            vector_of(text, request.get("outputDimensionality") or 8)
+            for text, request in zip(texts, requests, strict=True)
+        ]
+        tokens = max(1, len(" ".join(texts).split()))
+        ask.usage = (tokens, 0)
+        return dumps({"embeddings": [{"values": row} for row in rows], "usageMetadata": {"promptTokenCount": tokens}})
 
 
 Dialect = OpenAI | Anthropic | Gemini

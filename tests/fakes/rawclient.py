@@ -48,7 +48,28 @@ def chat(model: str, *, stream: bool = False, text: str = "hello", **more: Any) 
     return body
 
 
-class RawClient:
+class _Ends:
+    """The ways to end a connection."""
+
+    sock: socket.socket
+
+    def half_close(self) -> None:
+        """Send FIN, and go on reading."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> float:
+        """Send RST; return when."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.sock.close()
+        return time.monotonic()
+
+    def close(self) -> float:
+        """Send FIN (or RST, if unread bytes lie in the buffer); return when."""
+        self.sock.close()
+        return time.monotonic()
+
+
+class RawClient(_Ends):
     """A blocking client on one socket."""
 
     def __init__(self, port: int, *, receive_buffer: int | None = None, timeout: float = 20.0) -> None:
@@ -174,21 +195,6 @@ class RawClient:
             self._take(data)
         return None
 
-    def half_close(self) -> None:
-        """Send FIN, and go on reading."""
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> float:
-        """Send RST; return when."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.sock.close()
-        return time.monotonic()
-
-    def close(self) -> float:
-        """Send FIN (or RST, if unread bytes lie in the buffer); return when."""
-        self.sock.close()
-        return time.monotonic()
-
 
 class KeptClient:
     """A client that keeps its connection as long as the server does, and opens another when it must."""
@@ -234,7 +240,7 @@ class KeptClient:
         return reply
 
 
-class AsyncRawClient:
+class AsyncRawClient(_Ends):
     """The same for many at once, on one event loop."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -321,15 +327,3 @@ class AsyncRawClient:
     async def ask(self, data: bytes, **options: Any) -> Reply:
         await self.send(data)
         return await self.reply(**options)
-
-    def half_close(self) -> None:
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def reset(self) -> float:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.sock.close()
-        return time.monotonic()
-
-    def close(self) -> float:
-        self.sock.close()
-        return time.monotonic()

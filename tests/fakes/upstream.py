@@ -28,7 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.fakes.behaviour import Behaviour, parse, well_behaved
 from tests.fakes.connection import Connection
-from tests.fakes.dialects import Anthropic, Completions, Dialect, Gemini, OpenAI, dumps, embeddings
+from tests.fakes.dialects import Anthropic, Completions, Dialect, Embeddings, Gemini, GeminiEmbeddings, OpenAI, dumps
 from tests.fakes.odd import OddListener
 from tests.fakes.player import Player
 from tests.fakes.records import Record, Socket
@@ -104,9 +104,13 @@ class FakeServer:
             dialect = Completions()
         elif path.endswith("/messages"):
             dialect = Anthropic()
+        elif path.endswith("/embeddings"):
+            dialect = Embeddings()
         elif "/models/" in path and ":" in path:
             model, _, verb = path.split("/models/", 1)[1].rpartition(":")
-            dialect = Gemini(verb == "streamGenerateContent")
+            dialect = (
+                GeminiEmbeddings(False) if verb == "batchEmbedContents" else Gemini(verb == "streamGenerateContent")
+            )
         record.model = model
         try:
             behaviour = parse(self.registered.get(model, "") + ";" + model, base)
@@ -117,10 +121,6 @@ class FakeServer:
             self.failed[model] += 1
             if self.failed[model] > behaviour.fails:
                 behaviour = well_behaved(behaviour)
-        if path.endswith("/embeddings"):
-            ask = OpenAI().ask(behaviour, record.id, model, body)
-            player = Player(wire, record, ask, _Embeddings())
-            return await player.play()
         if dialect is None:
             if record.method == "GET" and path.endswith("/models"):
                 names = ["gpt-4o", "gpt-4o-mini", "text-embedding-3-small"]
@@ -202,12 +202,6 @@ class FakeServer:
             server.close()
         for odd in self.odd.values():
             odd.close()
-
-
-class _Embeddings(OpenAI):
-    """/embeddings: whole replies only."""
-
-    whole = staticmethod(embeddings)  # type: ignore[assignment]
 
 
 async def run(args: argparse.Namespace) -> None:

@@ -8,33 +8,14 @@ from collections.abc import Coroutine
 from typing import Any
 
 from policies.base import Call, Kit, Outcome, Policy, Usage
-from proxy.clock import Clock
 from proxy.config.model import TeamSettings
 from proxy.errors import ApiError
 from proxy.store.base import Hold, Store
 from proxy.store.embedded import EmbeddedStore
+from tests.fakes.clock import StillClock
 from tests.policies import build
 
 _ids = itertools.count()
-
-
-class StillClock(Clock):
-    """Time that stands until told; 2026-11-22 12:00:00 UTC to begin with."""
-
-    def __init__(self) -> None:
-        self.wall = 1_795_348_800.0
-        self.mono = 100.0
-
-    def time(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.wall += seconds
-        self.mono += seconds
 
 
 class Limits:

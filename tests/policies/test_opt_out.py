@@ -7,6 +7,7 @@ import pytest
 from policies.base import ApiError
 from policies.opt_out import OptOut
 from proxy.config.model import TeamSettings
+from tests.fakes.clock import StillClock
 from tests.policies.build import call, kit, runtime_of
 
 TEAM = TeamSettings()
@@ -49,33 +50,24 @@ async def test_a_default_team_that_opted_out_covers_unlisted_teams():
     await runtime.store.aclose()
 
 
-class HandClock:
-    """A clock that a test moves."""
-
-    t = 0.0
-
-    def monotonic(self):
-        return self.t
-
-
 async def test_the_file_is_read_again_when_it_changes_and_kept_when_it_breaks(tmp_path):
     """A changed file holds within a second; a broken or missing one opts nobody in again."""
     file = tmp_path / "out.txt"
     file.write_text("team:legal  # said so in May\nuser:x/dora\n")
-    clock = HandClock()
+    clock = StillClock()
     policy = OptOut(OptOut.Config(file="out.txt"), kit(folder=str(tmp_path), clock=clock))
     assert await out(policy, "legal")
     assert await out(policy, "x", "dora")
     assert not await out(policy, "y", "dora")
     file.write_text("user:zoe\n")
-    clock.t = 2.0
+    clock.advance(2)
     assert not await out(policy, "legal")
     assert await out(policy, "any", "zoe")
     file.write_text("nonsense\n")
-    clock.t = 4.0
+    clock.advance(2)
     assert await out(policy, "any", "zoe")
     os.unlink(file)
-    clock.t = 6.0
+    clock.advance(2)
     assert await out(policy, "any", "zoe")
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
+from tests.core.inline import Inline
 from tests.fakes.dialects import dumps
 from tests.fakes.httpwire import sse, stream
 from tests.fakes.rawclient import AsyncRawClient, chat, request
 from tests.fakes.scripted import VENDORS, Answer, Scripted, Seen, events, refuse, say, stream_of
-from tests.providers.recordings import shared
+from tests.providers.recordings import Answer as Said
+from tests.providers.recordings import validator
 from tests.routing.conftest import Serve
 
 TOOLS = [
@@ -22,12 +24,6 @@ TOOLS = [
         "function": {"name": "f", "parameters": {"type": "object", "properties": {"i": {"type": "integer"}}}},
     }
 ]
-
-
-def validator(name: str) -> Any:
-    import json
-
-    return jsonschema.Draft202012Validator(json.loads((shared("schemas") / f"{name}.real.json").read_text()))
 
 
 def well_formed(body: bytes, *, usage: bool) -> Any:
@@ -57,17 +53,21 @@ def well_formed(body: bytes, *, usage: bool) -> Any:
     return seen
 
 
-def told(chunks: list[dict[str, Any]]) -> tuple[str, list[tuple[str, str]]]:
-    """Return text and calls of a stream's chunks."""
-    text, calls = "", {}
+async def both_forms(sidecar: Inline, schemas: Path, vendor: str, **more: Any) -> tuple[Said, Said]:
+    """Ask for a whole reply and for a stream; assert that both are valid and say the same; return what they say."""
+    whole = (await sidecar.chat("hi", model=f"{vendor}/m", **more)).json()
+    validator(schemas, "CreateChatCompletionResponse").validate(whole)
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    streamed = await sidecar.chat("hi", model=f"{vendor}/m", **options, **more)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    chunks = well_formed(streamed.content, usage=True).chunks
+    chunk_validator = validator(schemas, "CreateChatCompletionStreamResponse")
     for chunk in chunks:
-        for choice in chunk["choices"]:
-            text += choice["delta"].get("content") or ""
-            for call in choice["delta"].get("tool_calls") or ():
-                held = calls.setdefault(call["index"], ["", ""])
-                held[0] += call["function"].get("name") or ""
-                held[1] += call["function"].get("arguments") or ""
-    return text, [(name, arguments) for name, arguments in (calls[i] for i in sorted(calls))]
+        chunk_validator.validate(chunk)
+    first, second = Said.whole(whole), Said.stream(chunks)
+    assert (first.text, first.calls, first.finish) == (second.text, second.calls, second.finish)
+    assert first.usage and second.usage and first.usage["total_tokens"] == second.usage["total_tokens"] > 0
+    return first, second
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -78,7 +78,8 @@ async def test_101_111_usage_is_shown_to_who_asked(serve: Serve, vendor: str) ->
     asked = await sidecar.chat("hi", model=f"{vendor}/m", stream=True, stream_options={"include_usage": True})
     whole = await sidecar.chat("hi", model=f"{vendor}/m")
     seen = well_formed(asked.content, usage=True)
-    assert told(well_formed(plain.content, usage=False).chunks) == told(seen.chunks)
+    unasked, counted = (Said.stream(one.chunks) for one in (well_formed(plain.content, usage=False), seen))
+    assert (unasked.text, unasked.calls) == (counted.text, counted.calls)
     assert seen.chunks[-1]["usage"]["completion_tokens"] == whole.json()["usage"]["completion_tokens"]
     if vendor in ("openai", "azure_openai"):
         assert provider.calls[0].body["stream_options"] == {"include_usage": True}
@@ -88,31 +89,14 @@ async def test_101_111_usage_is_shown_to_who_asked(serve: Serve, vendor: str) ->
 
 @pytest.mark.parametrize("what", ["text", "tools", "cut short"])
 @pytest.mark.parametrize("vendor", VENDORS)
-async def test_101_111_whole_and_streamed_say_the_same(serve: Serve, vendor: str, what: str) -> None:
+async def test_101_111_whole_and_streamed_say_the_same(serve: Serve, schemas: Path, vendor: str, what: str) -> None:
     """93, 95–101, 111: both forms validate against OpenAI's schemas, and hold the same text, calls and finish."""
     behaviour: dict[str, Any] = {"text": {}, "tools": {"tools": 2}, "cut short": {"finish": "length"}}[what]
     sidecar, _ = await serve(lambda seen: say(seen, **behaviour), vendor)
-    more = {"tools": TOOLS} if what == "tools" else {}
-    streamed = await sidecar.chat(
-        "hi", model=f"{vendor}/m", stream=True, stream_options={"include_usage": True}, **more
-    )
-    whole = (await sidecar.chat("hi", model=f"{vendor}/m", **more)).json()
-    validator("CreateChatCompletionResponse").validate(whole)
-    seen = well_formed(streamed.content, usage=True)
-    for chunk in seen.chunks:
-        validator("CreateChatCompletionStreamResponse").validate(chunk)
-    message = whole["choices"][0]["message"]
-    calls = [
-        (call["function"]["name"], call["function"]["arguments"].replace(" ", ""))
-        for call in message.get("tool_calls") or ()
-    ]
-    text, said = told(seen.chunks)
-    assert (text, [(name, arguments.replace(" ", "")) for name, arguments in said]) == (message["content"] or "", calls)
-    assert (
-        seen.finish
-        == whole["choices"][0]["finish_reason"]
-        == {"text": "stop", "tools": "tool_calls", "cut short": "length"}[what]
-    )
+    said, _ = await both_forms(sidecar, schemas, vendor, **({"tools": TOOLS} if what == "tools" else {}))
+    assert said.finish == {"text": "stop", "tools": "tool_calls", "cut short": "length"}[what]
+    assert [name for name, _ in said.calls] == (["f", "f"] if what == "tools" else [])
+    assert bool(said.text) is (what != "tools")
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -178,14 +162,14 @@ async def test_109_a_stream_by_another_name(serve: Serve, vendor: str) -> None:
 
     sidecar, _ = await serve(named, vendor, max_retries=0)
     streamed = await sidecar.chat("hi", model=f"{vendor}/m", stream=True, stream_options={"include_usage": True})
-    assert told(well_formed(streamed.content, usage=True).chunks)[0]
+    assert Said.stream(well_formed(streamed.content, usage=True).chunks).text
     cut = await sidecar.chat("cut", model=f"{vendor}/m", stream=True)
     assert cut.status_code == 502, cut.text
 
 
 @pytest.mark.parametrize("what", ["text", "tools"])
 @pytest.mark.parametrize("vendor", VENDORS)
-async def test_109_an_answer_in_the_other_form(serve: Serve, vendor: str, what: str) -> None:
+async def test_109_an_answer_in_the_other_form(serve: Serve, schemas: Path, vendor: str, what: str) -> None:
     """109, 112: JSON for a stream becomes a good stream, a stream for JSON a good whole reply, saying the same."""
     behaviour: dict[str, Any] = {"tools": 2} if what == "tools" else {}
 
@@ -196,22 +180,9 @@ async def test_109_an_answer_in_the_other_form(serve: Serve, vendor: str, what: 
         ask.include_usage = True
         return stream_of(seen, [event.data for event in seen.dialect.events(ask)])
 
-    more = {"tools": TOOLS} if what == "tools" else {}
     sidecar, _ = await serve(turned, vendor)
-    whole = (await sidecar.chat("hi", model=f"{vendor}/m", **more)).json()
-    validator("CreateChatCompletionResponse").validate(whole)
-    streamed = await sidecar.chat(
-        "hi", model=f"{vendor}/m", stream=True, stream_options={"include_usage": True}, **more
-    )
-    assert streamed.headers["content-type"].startswith("text/event-stream")
-    seen = well_formed(streamed.content, usage=True)
-    for chunk in seen.chunks:
-        validator("CreateChatCompletionStreamResponse").validate(chunk)
-    message = whole["choices"][0]["message"]
-    text, said = told(seen.chunks)
-    assert text == (message["content"] or "")
-    assert [n for n, _ in said] == [call["function"]["name"] for call in message.get("tool_calls") or ()]
-    assert whole["usage"]["total_tokens"] == seen.chunks[-1]["usage"]["total_tokens"] > 0
+    said, _ = await both_forms(sidecar, schemas, vendor, **({"tools": TOOLS} if what == "tools" else {}))
+    assert bool(said.calls) is (what == "tools")
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -282,8 +253,9 @@ def vendor_error(vendor: str, status: int, word: str, message: str) -> bytes:
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-async def test_113_114_118_errors_follow_the_table(serve: Serve, vendor: str) -> None:
+async def test_113_114_118_errors_follow_the_table(serve: Serve, schemas: Path, vendor: str) -> None:
     """113, 114, 118: each vendor's refusals in OpenAI's shape by contract.md, whole and streamed, words kept."""
+    errors = validator(schemas, "ErrorResponse")
     queue: list[bytes | int] = []
     sidecar, _ = await serve(lambda seen: Answer(queue[1], queue[0]), vendor)  # type: ignore[arg-type]
     for status, word, message, ours, code in TABLE[vendor]:
@@ -292,7 +264,7 @@ async def test_113_114_118_errors_follow_the_table(serve: Serve, vendor: str) ->
             reply = await sidecar.chat("hi", model=f"{vendor}/m", stream=as_stream)
             error = reply.json()["error"]
             assert (reply.status_code, error["code"]) == (ours, code), (status, word, message, reply.text)
-            validator("ErrorResponse").validate(reply.json())
+            errors.validate(reply.json())
             kept = message.split(" (")[0] in error["message"]
             assert kept or code in ("upstream_auth_error", "upstream_quota_exceeded"), error
             assert ("x-should-retry" in reply.headers) is (code in ("upstream_auth_error", "upstream_quota_exceeded"))

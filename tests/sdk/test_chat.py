@@ -9,7 +9,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.fakes.clients import openai_client
 from tests.fakes.ledger import Ledger
+from tests.fakes.sidecar import CLIENT_KEY, Sidecar
 
 HI: Any = [{"role": "user", "content": "say something"}]
 TOOLS: Any = [
@@ -248,10 +250,19 @@ def test_other_endpoints(client: openai.OpenAI, direct: openai.OpenAI, tag: str,
     assert names and all(client.models.retrieve(name).id == name for name in names)
 
 
+def test_embeddings_say_the_same_behind_another_wire(steady: Sidecar, tag: str) -> None:
+    """Gemini's batch of embeddings comes back as OpenAI's list: the same vectors, in order, with usage."""
+    ask: dict[str, Any] = {"input": ["one", "two words"], "dimensions": 3}
+    with openai_client(steady.base_url, CLIENT_KEY) as client:
+        first, second = (client.embeddings.create(model=f"{wire}/emb;{tag}", **ask) for wire in ("openai", "gemini"))
+    # The SDK asks for base64, which holds 32 bits a number.
+    for one, two in zip(first.data, second.data, strict=True):
+        assert one.index == two.index and two.embedding == pytest.approx(one.embedding, rel=1e-6)
+    assert second.usage.prompt_tokens == first.usage.prompt_tokens == 3
+
+
 def test_azure_s_client(sidecar: Any, tag: str) -> None:
     """AzureOpenAI's paths and its `api-key` header lead to the same place."""
-    from tests.fakes.sidecar import CLIENT_KEY
-
     with openai.AzureOpenAI(
         azure_endpoint=sidecar.url, api_key=CLIENT_KEY, api_version="2024-10-21", max_retries=0
     ) as azure:

@@ -10,32 +10,13 @@ from typing import Any
 
 import pytest
 
-from proxy.clock import Clock
 from proxy.store.base import Claim, Hold, Store
 from proxy.store.factory import open_store
+from tests.fakes.clock import StillClock
 from tests.store.servers import RedisServer, redis_binary, valkey_binary
 
 MONTH = "2026-11"
 _ids = itertools.count()
-
-
-class FakeClock(Clock):
-    """Wall and monotonic time that stand still until told."""
-
-    def __init__(self, wall: float = 1_795_000_000.0) -> None:
-        self.wall = wall
-        self.mono = 1_000.0
-
-    def time(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self.wall += seconds
-        self.mono += seconds
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +48,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     A server has its own clock; the embedded ones get one that only `pause` moves.
     """
     kind = request.param
-    clock = FakeClock() if kind in ("memory", "file") else None
+    clock = StillClock() if kind in ("memory", "file") else None
     prefix = f"t{next(_ids)}:"
     if kind == "memory":
         url = "memory"
@@ -90,7 +71,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def pause(store: Any, seconds: float) -> None:
     """Let time pass for ``store``: at once where its clock is ours."""
-    if isinstance(store._clock, FakeClock):
+    if isinstance(store._clock, StillClock):
         store._clock.advance(seconds)
     else:
         await asyncio.sleep(seconds)

@@ -14,8 +14,8 @@ from policies.quota import Quota
 from policies.rate_limit import RateLimit
 from proxy.store.base import Claim, Hold, Store, UsageRecord
 from proxy.store.factory import open_store
+from tests.fakes.clock import StillClock
 from tests.policies import build
-from tests.policies.limits import StillClock
 from tests.store.conftest import MONTH
 from tests.store.servers import RedisServer
 

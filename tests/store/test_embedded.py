@@ -17,7 +17,8 @@ from proxy.store.base import Claim, StoreUnavailable, UsageRecord
 from proxy.store.embedded import EmbeddedStore
 from proxy.store.entries import Entries
 from proxy.telemetry.metrics import Metrics
-from tests.store.conftest import MONTH, FakeClock, hold, quota, rate, slots, tokens
+from tests.fakes.clock import StillClock
+from tests.store.conftest import MONTH, hold, quota, rate, slots, tokens
 
 Open = Callable[..., Awaitable[EmbeddedStore]]
 
@@ -26,7 +27,7 @@ Open = Callable[..., Awaitable[EmbeddedStore]]
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
     stores: list[EmbeddedStore] = []
 
-    async def open_one(clock: FakeClock | None = None, **more: Any) -> EmbeddedStore:
+    async def open_one(clock: StillClock | None = None, **more: Any) -> EmbeddedStore:
         store = EmbeddedStore(None if request.param == "memory" else str(tmp_path / "s.db"), clock=clock, **more)
         await store.start()
         stores.append(store)
@@ -39,7 +40,7 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def test_wall_clock_jumps_do_not_move_a_rate(opened: Open) -> None:
     """An hour forward or back: nobody is let in early, nobody is locked out."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock)
     for _ in range(10):
         assert (await store.admit(hold(rate(10, 60.0)))).admitted
@@ -55,7 +56,7 @@ async def test_wall_clock_jumps_do_not_move_a_rate(opened: Open) -> None:
 
 async def test_a_meter_never_lets_in_more_than_its_limit_and_its_leak(opened: Open) -> None:
     """Over any stretch of time: at most limit + limit/window per second, and nearly as much for those who wait."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock)
     entered = 0
     for _ in range(2_000):
@@ -66,7 +67,7 @@ async def test_a_meter_never_lets_in_more_than_its_limit_and_its_leak(opened: Op
 
 async def test_waiting_exactly_as_long_as_told_is_enough(opened: Open) -> None:
     """For odd limits and windows too, where nothing is exact in binary."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock)
     for n, (limit, window) in enumerate([(7, 60.0), (3, 1.0), (1, 0.7), (333, 86_400.0), (100, 60.0)]):
         claims = [rate(limit, window, key=f"r{n}"), tokens(1, limit, window, key=f"t{n}")]
@@ -86,7 +87,7 @@ async def test_waiting_exactly_as_long_as_told_is_enough(opened: Open) -> None:
 
 async def test_the_month_ends_for_new_calls_alone(opened: Open) -> None:
     """What is told of the reset, and what a full month's team may do a second later."""
-    clock = FakeClock(datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC).timestamp())
+    clock = StillClock(datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC).timestamp())
     store = await opened(clock)
     assert (await store.admit(hold(quota(100, 100)))).admitted
     refused = (await store.admit(hold(quota(1, 100)))).states[0]
@@ -97,7 +98,7 @@ async def test_the_month_ends_for_new_calls_alone(opened: Open) -> None:
 
 async def test_idle_counters_and_ended_periods_are_forgotten(opened: Open) -> None:
     """A counter per user does not stay for ever; a running call's does."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock)
     for n in range(50):
         await store.admit(hold(rate(5, 60.0, key=f"u{n}"), quota(1, 10, key=f"u{n}"), slots(1, key=f"s{n}")))
@@ -117,7 +118,7 @@ async def test_idle_counters_and_ended_periods_are_forgotten(opened: Open) -> No
 
 async def test_old_months_leave_the_ledger(opened: Open) -> None:
     """`usage.keep`: thirteen months by default, older ones are deleted."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock, keep_months=2)
     for month in ("2026-08", "2026-09", "2026-10", MONTH):
         store.record(UsageRecord(month, "t", "u", "m", "f", "success"))
@@ -128,7 +129,7 @@ async def test_old_months_leave_the_ledger(opened: Open) -> None:
 
 async def test_expired_entries_are_really_gone(opened: Open, tmp_path: Path) -> None:
     """After a sweep neither the map nor the file holds an expired entry's bytes."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock)
     store.remember("k", b"CANARY-answer" * 50, 10)
     store.remember("stay", b"STAYING" * 50, 1_000)
@@ -150,7 +151,7 @@ async def test_expired_entries_are_really_gone(opened: Open, tmp_path: Path) -> 
 
 async def test_the_cache_is_bounded(opened: Open) -> None:
     """Items and bytes: the least recent go first."""
-    store = await opened(FakeClock())
+    store = await opened(StillClock())
     store.bound_cache(3, 100)
     for n in range(5):
         store.remember(f"k{n}", b"x" * 10, 60)
@@ -167,7 +168,7 @@ async def test_the_cache_is_bounded(opened: Open) -> None:
 
 async def test_what_was_read_stays_longest(opened: Open) -> None:
     """Above the bounds the least recently used entry goes first, in memory and in the file."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await opened(clock)
     store.bound_cache(3, 1000)
     for n in range(3):
@@ -196,7 +197,7 @@ def test_the_least_recently_used_entry_goes_first() -> None:
     assert (len(entries), entries.bytes) == (1, 6)
 
 
-async def reopen(path: Path, clock: FakeClock) -> EmbeddedStore:
+async def reopen(path: Path, clock: StillClock) -> EmbeddedStore:
     store = EmbeddedStore(str(path), clock=clock)
     await store.start()
     return store
@@ -204,7 +205,7 @@ async def reopen(path: Path, clock: FakeClock) -> EmbeddedStore:
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     """Rates go on where they were, sums and ledger stay, open holds are booked, a once stays once."""
-    clock = FakeClock()
+    clock = StillClock()
     path = tmp_path / "s.db"
     store = await reopen(path, clock)
     ended, open_ = hold(quota(50, 1_000), tokens(30, 100)), hold(quota(200, 1_000), tokens(40, 100), slots(2))
@@ -238,7 +239,7 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 
 async def test_a_clock_that_ran_backwards_over_a_restart_leaks_nothing(tmp_path: Path) -> None:
     """A file from the future is no reason to let anybody in, nor to lock anybody out."""
-    clock = FakeClock()
+    clock = StillClock()
     store = await reopen(tmp_path / "s.db", clock)
     for _ in range(5):
         await store.admit(hold(rate(5, 10.0)))
@@ -300,7 +301,7 @@ async def test_the_file_is_the_owners_alone(tmp_path: Path) -> None:
     """Mode 0600, whatever the umask."""
     old = os.umask(0)
     try:
-        store = await reopen(tmp_path / "s.db", FakeClock())
+        store = await reopen(tmp_path / "s.db", StillClock())
         await store.aclose()
     finally:
         os.umask(old)
