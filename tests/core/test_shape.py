@@ -87,7 +87,7 @@ def folded(chunks: list[Chunk]) -> dict[str, Any]:
     return fold.whole().data
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(completions(), st.booleans())
 def test_a_stream_of_a_whole_reply_says_the_same(body: dict[str, Any], words: bool) -> None:
     """fold(unfold(x)) = x: text, refusal, reasoning, calls of both kinds, images, audio, logprobs, extras, n > 1."""
@@ -146,7 +146,7 @@ def cut(chunk: Chunk) -> list[Chunk]:
     return out
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(completions())
 def test_however_finely_it_is_streamed(body: dict[str, Any]) -> None:
     """The same, each text a letter at a time, arguments and audio in pieces."""
@@ -154,7 +154,7 @@ def test_however_finely_it_is_streamed(body: dict[str, Any]) -> None:
     assert folded(pieces) == expected(body)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(completions(), st.booleans())
 def test_112_a_replayed_stream_keeps_the_order(body: dict[str, Any], words: bool) -> None:
     """95–101, 111, 112: role first and once, thoughts, text, calls numbered from 0, one finish a choice, usage last."""

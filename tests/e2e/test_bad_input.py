@@ -54,7 +54,7 @@ def test_the_seeds_are_good(prey: Sidecar, line: KeptClient) -> None:
         assert line.ask(request(path, body, key=CLIENT_KEY)).status == 200, body
 
 
-@settings(CALM, max_examples=300)
+@settings(CALM, max_examples=200)
 @given(rng=st.randoms(use_true_random=False))
 def test_spoiled_bodies(prey: Sidecar, line: KeptClient, rng: Random) -> None:
     """R12 with Hypothesis through one connection: 4xx in OpenAI's shape, or a good call."""
@@ -64,7 +64,7 @@ def test_spoiled_bodies(prey: Sidecar, line: KeptClient, rng: Random) -> None:
     assert time.monotonic() - began < 0.5
 
 
-@settings(CALM, max_examples=120)
+@settings(CALM, max_examples=60)
 @given(
     body=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -117,7 +117,7 @@ def probe(port: int) -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(SEEDS), edits, cuts)
 def test_mutated_requests_are_answered_or_closed(
     port: int, seed: bytes, changes: list[tuple[str, float, int, bytes]], places: list[float]

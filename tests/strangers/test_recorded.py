@@ -129,4 +129,4 @@ def test_every_recorded_answer_is_right(
 def test_a_sample_of_the_recorded_answers(replay: Replay, judged: Sidecar, tmp_path: Path) -> None:
     """The same for a sample, three bytes at a time."""
     for provider in PROVIDERS:
-        agree(replay, judged, provider, "bytes:3", tmp_path / f"{provider}.jsonl", count=60)
+        agree(replay, judged, provider, "bytes:3", tmp_path / f"{provider}.jsonl", count=30)
