@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from random import getrandbits
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from proxy.chunk import Chunk
@@ -135,7 +134,7 @@ class Call:
         "_finishers", "alone", "audience", "cache", "caller", "claimed", "detectors", "endpoint", "error", "estimate",
         "explain", "feature", "gone", "headers", "id", "kept", "leave_reason", "log", "meter", "model", "notes",
         "on_leave", "others_s", "outcome", "policy_s", "request", "retries", "route", "runtime", "started",
-        "store_refused", "target", "task", "team_settings", "trace", "uid", "upstream_id", "upstream_s", "wants_cache",
+        "store_refused", "target", "task", "team_settings", "trace", "upstream_id", "upstream_s", "wants_cache",
     )  # fmt: skip
 
     def __init__(
@@ -144,8 +143,6 @@ class Call:
     ) -> None:  # fmt: skip
         self.id = id
         """The request id: the client may choose it, so nothing may be keyed by it."""
-        self.uid = getrandbits(96).to_bytes(12, "big").hex()
-        """Our own name of the call, unique over all sidecars: holds are keyed by it."""
         self.runtime = runtime
         self.caller = caller
         self.request = request

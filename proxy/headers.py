@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from random import getrandbits
 from typing import Final
+
+from proxy.ids import new_id
 
 _ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _UNFIT: Final = re.compile(r"[^\t\x20-\x7e]")
@@ -17,7 +18,7 @@ def request_id(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _ID.fullmatch(given):
         return given.decode("ascii")
-    return f"req_{getrandbits(96).to_bytes(12, 'big').hex()}"
+    return "req_" + new_id()
 
 
 def traceparent(headers: Mapping[bytes, bytes]) -> str | None:

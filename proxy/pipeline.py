@@ -16,6 +16,7 @@ from policies.base import ChunkFilter, Policy
 from proxy.call import Call, Outcome, Reply
 from proxy.chunk import Chunk
 from proxy.errors import ApiError
+from proxy.ids import new_id
 from proxy.shape import Fold, unfold
 from proxy.store.base import Claim, Hold, StoreUnavailable
 from proxy.telemetry.log import describe
@@ -135,7 +136,7 @@ async def _admit(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> Non
             if not step.enforce:
                 claim.enforce = False
             claims.append(claim)
-    hold = Hold(f"{call.uid}:{len(call.claimed)}", claims)
+    hold = Hold(new_id(), claims)
     call.claimed.append(hold)
     try:
         verdict = await runtime.store.admit(hold)
@@ -338,6 +339,10 @@ class Replayed:
                 return None
         return found if type(found) is list else (found,)
 
+    def held(self) -> Sequence[Chunk] | None:
+        """Return nothing: a policy's answer is asked for."""
+        return None
+
     async def next(self) -> Sequence[Chunk] | None:
         """Return the next batch, None at the end."""
         some = await self._some()
@@ -376,14 +381,15 @@ def settle_claims(call: Call, outcome: Outcome) -> None:
     """Settle every hold of the call to the truth, and put the call into the usage ledger."""
     runtime = call.runtime
     record: Any = runtime.usage_record(call, outcome)
+    if not call.claimed:
+        runtime.store.record(record)
+        return
     tokens = outcome.usage.total
     cost = outcome.cost or 0
     for hold in call.claimed:
         actual = [tokens if claim.kind in _TOKENS else cost if claim.kind == "money" else 0 for claim in hold.claims]
         runtime.store.settle(hold, actual, record)
         record = None
-    if record is not None:
-        runtime.store.record(record)
 
 
 _TOKENS: Final = frozenset(("tokens", "quota"))

@@ -31,8 +31,7 @@ _SSE: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: 
 
 
 async def send_whole(call: Call, wire: Wire, source: Source | Replayed, filters: Filters | None) -> None:
-    batch = await source.next()
-    chunks = batch or ()
+    chunks: Sequence[Chunk] = source.held() or await source.next() or ()
     if filters:
         chunks = [*filters.feed(chunks), *filters.flush()]
     if not chunks:

@@ -96,15 +96,14 @@ class Runtime:
     """One configuration, ready to serve."""
 
     __slots__ = (
-        "_hour", "_month", "_series", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
+        "_month", "_series", "auth", "clock", "config", "features", "filters", "hop", "label_models", "log", "metrics", "policies", "prices",
         "providers", "router", "secret", "shared", "steps", "store", "teams",
     )  # fmt: skip
 
     def __init__(self, config: Any, shared: Shared, previous: Runtime | None = None) -> None:
         self.config = config
-        self._hour = -1
         self._series: dict[tuple[Target | None, str, str, str, str, str, str], Series] = {}
-        self._month = ""
+        self._month = (0.0, 0.0, "")
         self.shared = shared
         self.store = shared.store
         self.metrics = shared.metrics
@@ -193,28 +192,28 @@ class Runtime:
             self.metrics.unpriced.inc()
         return cost
 
-    def month(self, wall: float) -> str:
-        """Return the month of ``wall`` (seconds since 1970) in UTC, as ``2026-11``; formatted once an hour."""
-        hour = int(wall // 3600)
-        if hour != self._hour:
-            self._hour = hour
-            self._month = datetime.fromtimestamp(wall, UTC).strftime("%Y-%m")
-        return self._month
+    def month(self, moment: float) -> str:
+        """Return the month of ``moment`` (monotonic seconds) in UTC, as ``2026-11``; worked out once a minute."""
+        begin, end, month = self._month
+        if not begin <= moment < end:
+            clock = self.clock
+            wall = clock.time() - (clock.monotonic() - moment)
+            month = datetime.fromtimestamp(wall, UTC).strftime("%Y-%m")
+            self._month = (moment, moment + 60.0 - wall % 60.0, month)
+        return month
 
     def usage_record(self, call: Call, outcome: Outcome) -> UsageRecord:
         """Return the call's row for the usage ledger: it counts in the month in which it began."""
         usage = outcome.usage
         target = outcome.target
         caller = call.caller
-        clock = self.clock
-        elapsed = clock.monotonic() - call.started
         model = target.model if target is not None else call.model
         if outcome.end != "completed" and not usage.total:
             model = self.model_label(model)  # a name that only the caller knows mints no rows
-        month = call.notes.get("month") or self.month(clock.time() - elapsed)
+        month = call.notes.get("month") or self.month(call.started)
         return UsageRecord(
             month, caller.team, caller.user, model, call.feature, outcome.end, usage.prompt, usage.completion,
-            usage.cached, outcome.cost or 0, int(elapsed * 1000), call.cache, outcome.code or "",
+            usage.cached, outcome.cost or 0, int((self.clock.monotonic() - call.started) * 1000), call.cache, outcome.code or "",
         )  # fmt: skip
 
     async def aclose(self, successor: Runtime | None = None) -> None:

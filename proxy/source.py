@@ -57,6 +57,11 @@ class Source:
         self._first = chunks
         self._ended = self._ended or ended
 
+    def held(self) -> Sequence[Chunk] | None:
+        """Return the first batch if it is there already: a whole answer is."""
+        first, self._first = self._first, None
+        return first
+
     async def next(self) -> Sequence[Chunk] | None:
         """Return the next batch, already metered, None at the answer's proper end.
 

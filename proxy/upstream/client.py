@@ -70,7 +70,12 @@ class RawUpstream(Upstream):
                 if reply.stale and self.allow_retry():
                     return await self._again(request, head, until)
                 raise reply.error
-            await reply.wait()
+            waiter = reply.waiter()  # wait(), without its frame
+            try:
+                await waiter
+            except BaseException:
+                reply.close()
+                raise
         return reply
 
     async def aclose(self) -> None:

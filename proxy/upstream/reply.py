@@ -74,13 +74,16 @@ class RawReply(UpstreamReply):
 
     # The owner's side.
 
+    def waiter(self) -> asyncio.Future[None]:
+        """Return a future that is done when anything changes; whoever is cancelled in it has to close the reply."""
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
+
     async def wait(self) -> None:
         """Wait until anything changes; cancelling closes the connection."""
-        waiter = self._waiter = self._loop.create_future()
         try:
-            await waiter
+            await self.waiter()
         except BaseException:
-            self._waiter = None
             self.close()
             raise
 
@@ -92,11 +95,9 @@ class RawReply(UpstreamReply):
                 return b""
             if self.error is not None:
                 raise self.error
-            waiter = self._waiter = self._loop.create_future()  # wait(), without its frame
             try:
-                await waiter
+                await self.waiter()  # wait(), without its frame
             except BaseException:
-                self._waiter = None
                 self.close()
                 raise
 
