@@ -39,7 +39,19 @@ _WORD: Final = re.compile(" [A-Za-z]{1,10}").fullmatch
 class PlainLane:
     """A lane for ordinary text. ``whole``: what waits is just the last piece, and all of it."""
 
-    __slots__ = ("_buffer", "_dead", "_decide", "_engine", "_heads", "_held", "_past", "_replace", "_start", "_trail", "whole")
+    __slots__ = (
+        "_buffer",
+        "_dead",
+        "_decide",
+        "_engine",
+        "_heads",
+        "_held",
+        "_past",
+        "_replace",
+        "_start",
+        "_trail",
+        "whole",
+    )
 
     def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
         self._engine = engine

@@ -10,9 +10,12 @@ from policies.redact.detector import NEAR, Detector, Hit, Span
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _HERE: Final = _re2.RE2.Anchor.ANCHOR_START
+_NOTHING: Final[list[Span]] = [(-1, -1)]
+#: Bytes in which groups are found at once.
+_SHORT: Final = 256
 #: A text's budget for candidates that are turned down, in bytes: what it starts with, and the most it may save up.
 FULL: Final = 1 << 18
-#: A candidate of more bytes counts twice.
+#: The bytes of a longer candidate count, too.
 _LONG: Final = 64
 #: What is masked unchecked where the budget is spent, in bytes.
 REGION: Final = 2_048
@@ -113,7 +116,7 @@ class Look:
             hit = Hit(text, spans, secret)
             verdict = check(hit)
             if verdict is False:
-                cost = weight if end - begin <= _LONG else 2 * weight
+                cost = weight if end - begin <= _LONG else weight + 4 * (end - begin)
                 level, last = min(FULL, level + base + begin - last) - cost, base + begin
                 self.refused.append((begin, end, name, level, last))
                 at = end
@@ -126,14 +129,16 @@ class Look:
         """Claim a region from ``begin`` on, up to the end of the first candidate beyond it; -1: it is not all there."""
         text, size = self.text, len(self.text)
         far = begin + REGION
-        most = far + detector.reach + 4
+        reach = detector.reach
+        most = far + 2 * reach + 4
         if size < most and not self.final:
             return -1
-        far = _whole(text, far)
         end = size
         if far < size:
+            far = _whole(text, far)
             low, high = detector.match(_ANYWHERE, text, far, min(size, most))[0]
-            end = _whole(text, high) if low >= 0 else far
+            # Without one, the end of what may have begun before: nothing stands half in, half out.
+            end = _whole(text, high if low >= 0 else min(size, far + reach))
         self.regions.append(Finding(begin, end, detector))
         return end
 
@@ -159,29 +164,43 @@ def _whole(text: bytes, at: int) -> int:
 
 def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
     """Return the first match of at most ``cap`` bytes; the work done grows with the text only."""
-    match, cap, size = detector.match, detector.cap, len(text)
+    scan, cap, size = detector.scan, detector.cap, len(text)
     window = at
     while True:
         until = min(size, window + 2 * cap)
-        spans: list[Span] = match(_ANYWHERE, text, at, until)
-        begin, end = spans[0]
+        begin, end = scan(_ANYWHERE, text, at, until)[0]
         if begin < 0 or begin > window + cap:
             if until == size and begin < 0:
-                return spans
+                return _NOTHING
             window += cap
             at = max(at, window)
             continue
         if end - begin <= cap and (end < until or until == size):
-            return spans
-        spans = match(_HERE, text, begin, min(size, begin + cap))
-        if spans[0][0] >= 0:
-            return spans
+            return _grouped(detector, text, begin, end)
+        end = scan(_HERE, text, begin, min(size, begin + cap))[0][1]
+        if end >= 0:
+            return _grouped(detector, text, begin, end)
         at = begin + 1
         if detector.core is not None:
             # No match is without its core: what begins too far before the next one is no match.
             core = detector.core(_ANYWHERE, text, at, size)[0][0]
             if core < 0:
-                return spans
+                return _NOTHING
             at = max(at, core - cap)
         at = _whole(text, at)
         window = max(window, at)
+
+
+def _grouped(detector: Detector, text: bytes, begin: int, end: int) -> list[Span]:
+    """Return the groups of the match that is known to lie there; RE2 takes long over those of a long text."""
+    if detector.scan is detector.match:
+        return [(begin, end)]
+    short = begin + _SHORT
+    spans: list[Span]
+    if end > short:
+        spans = detector.match(_HERE, text, begin, short)
+        if spans[0][1] == short == spans[-1][1]:
+            # It ends with a run in its last group, which goes on.
+            return [(low, end if high == short else high) for low, high in spans]
+    spans = detector.match(_HERE, text, begin, end)
+    return spans

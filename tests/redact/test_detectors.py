@@ -53,6 +53,17 @@ KEYS = {
     "docker_token": f"dckr_pat_{rnd(27)}",
     "airtable_token": f"pat{rnd(14)}.{rnd(64, HEX)}",
     "sentry_token": f"sntrys_{rnd(120)}",
+    "openai_project_key": f"sk-proj-{rnd(48)}",
+    "sk_key": f"sk-{rnd(48, string.ascii_lowercase)}",
+    "cerebras_key": f"csk-{rnd(48, LOW)}",
+    "voyage_key": f"pa-{rnd(43)}",
+    "jina_key": f"jina_{rnd(60)}",
+    "zhipu_key": f"{rnd(32, HEX)}.{rnd(16)}",
+    "posthog_key": f"phx_{rnd(43)}",
+    "launchdarkly_key": f"sdk-{rnd(8, HEX)}-{rnd(4, HEX)}-{rnd(4, HEX)}-{rnd(4, HEX)}-{rnd(12, HEX)}",
+    "trello_token": f"ATTA{rnd(64, HEX)}{rnd(8, '0123456789ABCDEF')}",
+    "okta_token": f"SSWS 00{rnd(40)}",
+    "neon_key": f"napi_{rnd(64, LOW)}",
     "password_hash": f"$2b$12${rnd(53)}",
 }
 FRAMES = ["{}", "key: {}", '"{}"', "export KEY={}\n", "see {}, please", "({})", "<k>{}</k>", "a\n{}\nb", "é{}"]
@@ -88,6 +99,8 @@ def test_there_are_fifty_services() -> None:
         ("jdbc:mysql://db/x?user=a&password=b4c5 ", "[DB_CONNECTION_STRING] "),
         ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "[AWS_KEY]"),
         ("mail m.müller+x@bücher.example today", "mail [EMAIL] today"),
+        ("Authorization: Basic YW5uOnMzY3JldA==.", "Authorization: Basic [AUTH_TOKEN]."),
+        ("tel 415 555 0132, 01.23.45.67.89, 03-1234-5678, 0171/123 45 67", "tel [PHONE], [PHONE], [PHONE], [PHONE]"),
         ("card 4111-1111-1111-1111.", "card [CREDIT_CARD]."),
         ("IBAN DE89 3704 0044 0532 0130 00 ok", "IBAN [IBAN] ok"),
         ("call +44 20 7946 0018 or (415) 555-0132", "call [PHONE] or [PHONE]"),
@@ -121,6 +134,8 @@ def test_what_is_masked(text: str, expected: str) -> None:
         "https://github.com/org/some-long-repository-name/issues/12345#issuecomment-1234567890",
         "public_key = 9Cnzj4p4WGeKLs1Pt8QuKUpRKfFLfRYC9AIKjbJTWit",
         "[API_KEY] [EMAIL_1] password=[PASSWORD_2]",
+        "Chrome/120.0.0.0 Safari/537.36; 12:30:45 on 01.02.2024 04:05; 00:00:00",
+        "sk-... or OPENAI_API_KEY=sk-..., api-gateway-service, class='sk-fading-circle sk-cube-grid'",
     ],
 )
 def test_what_is_left_alone(text: str) -> None:

@@ -43,11 +43,13 @@ def _told(hit: Hit) -> Verdict:
     span = next(span for span in hit.spans[1:] if span[0] >= 0)
     value = hit.text[span[0] : span[1]].decode("utf-8", "replace")
     lower, upper, digits, other = classes(value)
-    if len(value) < 6 or dummy(value) or repetitive(value) or value[0] in "$<{%(-/":
+    if len(value) < 6 or dummy(value) or repetitive(value) or value[0] in "$<{(-/":
+        return False
+    if value[0] == "%" and not value[1:3].isalnum():
         return False
     if " " in value and other - value.count(" ") < 3:  # prose
         return False
-    return span if digits and (lower or upper or other) else False
+    return span if (digits and (lower or upper or other)) or (upper > 1 and lower > 1) else False
 
 
 DETECTORS: Final = (

@@ -54,7 +54,7 @@ def _aws(hit: Hit) -> Verdict:
     """Judge a value that is named as AWS's: its formats are known, so that another length is no key."""
     name = hit.group(1).lower()
     n = next(n for n in (2, 3, 4, 5, 6) if hit.spans[n][0] >= 0)
-    value = hit.group(n).rstrip(",;)]}")
+    value = hit.group(n).rstrip(",;)]}.")
     if name.endswith("id") or "key" in name:
         upper = re.fullmatch("[A-Z0-9]{16,128}", value)
         if not upper and not re.fullmatch("[A-Za-z0-9/+]{40}", value):
@@ -93,10 +93,12 @@ def _basic(hit: Hit) -> Verdict:
     value = hit.value
     if hit.group(1).lower() != "basic":
         return not dummy(value) and classes(value)[2] > 0
+    value = value.rstrip(".")
     try:
-        return b":" in base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
+        told = b":" in base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
     except (binascii.Error, ValueError):
         return False
+    return (hit.secret[0], hit.secret[0] + len(value)) if told else False
 
 
 def _url_credentials(hit: Hit) -> Verdict:

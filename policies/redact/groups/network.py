@@ -9,7 +9,7 @@ from policies.redact.checks import ip, spotter
 from policies.redact.detector import MEDIUM, Detector, Hit, Verdict
 
 _NO_ADDRESS: Final = spotter(
-    r"[0-9]\.$|[A-Za-z_-]$|\x{a7} ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$"
+    r"[0-9]\.$|[A-Za-z_-]$|\b[A-Z][A-Za-z]+/$|\x{a7} ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$"
 )
 
 

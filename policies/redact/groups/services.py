@@ -10,6 +10,7 @@ from policies.redact.checks import classes, json_segment, repetitive
 from policies.redact.detector import CAP, DEAR, MEDIUM, WEIGHT, Check, Detector, Hit, Verdict
 from policies.redact.groups.formats import TABLE
 from policies.redact.syntax import parse
+from policies.redact.values import random_token
 
 
 def _jwt(hit: Hit) -> Verdict:
@@ -70,9 +71,27 @@ def _vault(hit: Hit) -> Verdict:
     )
 
 
+def _sk(hit: Hit) -> Verdict:
+    """Take a bare row of 40 that varies, and what is shorter or has marks in it only if it looks drawn by chance."""
+    value = hit.value[3:]
+    if len(value) >= 40 and value.isalnum():
+        return not repetitive(value)
+    return hit.after != b"-" and _no_word_after(hit) is True and _mixed(hit) is True and random_token(value)
+
+
+def _random(hit: Hit) -> Verdict:
+    return random_token(hit.value)
+
+
 def _varied(hit: Hit) -> Verdict:
     """Turn down what only stands in for a key: ``ghp_xxxxxxxx…``."""
     return not repetitive(hit.value[:96])
+
+
+def _project(hit: Hit) -> Verdict:
+    """Turn down a short one that has OpenAI's mark, but misspelt: somebody's example of what is no key."""
+    value = hit.value
+    return not (len(value) < 64 and "BlbkFJ" in value and "T3BlbkFJ" not in value) and _varied(hit)
 
 
 def _storage(hit: Hit) -> Verdict:
@@ -85,7 +104,7 @@ def _storage(hit: Hit) -> Verdict:
 
 _CHECKS: Final[dict[str, Check]] = {
     "github_token": _varied,
-    "openai_project_key": _varied,
+    "openai_project_key": _project,
     "azure_storage_key": _storage,
     "jwt": _jwt,
     "gitlab_token": _gitlab,
@@ -101,7 +120,15 @@ _CHECKS: Final[dict[str, Check]] = {
     "octopus_key": _digit,
     "telegram_token": _either_group,
     "vault_token": _vault,
-    "sk_key": _mixed,
+    "sk_key": _sk,
+    "voyage_key": _random,
+    "zhipu_key": _varied,
+    "okta_token": _either_group,
+    "node_provider_key": _either_group,
+    "weather_key": _either_group,
+    "unkey_key": _digit,
+    "render_key": _digit,
+    "posthog_key": _digit,
     "airtable_token": _digit,
     "azure_ad_secret": _digit,
     "azure_service_key": _mixed,
@@ -126,6 +153,9 @@ _HINTS: Final = {
     "discord_token": r"[\w-]{12}\.[\w-]{6}\.[\w-]{8}",
     "facebook_token": r"\bEAA[A-Z]|\d\|[\w-]{12}",
     "newrelic_key": r"\bNR(?:AK|RA|BR|AA|JS|SP|II)-|NRAL",
+    "zhipu_key": r"[0-9a-f]{32}\.\w",
+    "weather_key": "appid=",
+    "node_provider_key": r"alchemy|infura|quiknode",
     "dropbox_token": r"\bsl\.[\w-]{12}|AAAAAAAAAA",
     "teams_webhook": r"webhook\.office",
     "google_client_id": r"googleusercontent",
@@ -159,7 +189,7 @@ _WORDS: Final = {
     "teams_webhook": "[WEBHOOK_URL]",
 }
 
-_WEIGHTS: Final = {"jwt": DEAR, "azure_storage_key": WEIGHT // 2, "azure_service_key": MEDIUM, "sk_key": MEDIUM}
+_WEIGHTS: Final = {"jwt": DEAR, "azure_storage_key": 96, "azure_service_key": MEDIUM, "sk_key": MEDIUM}
 #: Counters up to here stay in a pattern. Longer ones make automata that hostile text blows up, and so become
 #: runs without an end; the longest match is kept by the detector's `cap`.
 _COUNT: Final = 64
