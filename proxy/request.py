@@ -19,6 +19,12 @@ from proxy.slots import slots
 MAX_DEPTH: Final = 64
 """Levels of objects and arrays in a body, itself the first."""
 MAX_MESSAGES: Final = 2_000
+#: Fields in which the checks take numbers, words and truth values only, whatever the endpoint.
+_FLAT: Final = frozenset(
+    ("model", "stream", "n", "max_tokens", "temperature", "top_p", "user", "seed", "presence_penalty",
+     "frequency_penalty", "service_tier")
+)  # fmt: skip
+_CONTAINERS: Final = (dict, list)
 #: As a tuple: a role that is a list or an object is simply not among them.
 _PLAIN_ROLES: Final = ("user", "assistant", "system", "developer")
 #: Fields by which other gateways let a caller choose the destination or its headers (threat T6).
@@ -65,6 +71,8 @@ class ApiRequest:
     endpoint: ClassVar[str] = ""
     main: ClassVar[str] = ""
     """The field that holds the prompt; its depth is checked with its form."""
+    flat: ClassVar[frozenset[str]] = frozenset()
+    """Fields that hold no object and no array, or one that is looked into anyway."""
     checks: ClassVar[dict[str, Check]] = COMMON
     """What each field that we read must be."""
 
@@ -99,17 +107,14 @@ class ApiRequest:
             name = min(FORBIDDEN.intersection(body))
             bad(f"`{name}` cannot be set by a request; the destination is fixed by the sidecar's llm.yml.", name)
         checks = self.checks
-        deep: list[Any] | None = None
-        for name, value in body.items():
-            kind = type(value)
-            if (kind is dict or kind is list) and name != self.main:
-                if deep is None:
-                    deep = []
-                deep.append(value)
-            if value is not None and name in checks:
+        for name in body:
+            if name in checks and (value := body[name]) is not None:
                 checks[name](value, name)
-        if deep is not None:
-            _check_depth(deep, 2)
+        if not self.flat.issuperset(body):
+            main = self.main
+            containers = [value for name, value in body.items() if type(value) in _CONTAINERS and name != main]
+            if containers:
+                _check_depth(containers, 2)
 
     def touch(self) -> None:
         """Say that a policy changed ``body``."""
@@ -154,6 +159,7 @@ class ChatRequest(ApiRequest):
     __slots__ = ()
     endpoint = "chat"
     main = "messages"
+    flat = _FLAT | {"messages"}
     checks = CHAT
 
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
@@ -197,6 +203,7 @@ class CompletionRequest(ApiRequest):
     __slots__ = ()
     endpoint = "completions"
     main = "prompt"
+    flat = _FLAT | {"prompt"}
     checks = COMPLETIONS
 
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
@@ -210,6 +217,7 @@ class EmbeddingsRequest(ApiRequest):
     __slots__ = ()
     endpoint = "embeddings"
     main = "input"
+    flat = _FLAT | {"input"}
 
     def __init__(self, body: dict[str, Any], size: int = 0) -> None:
         super().__init__(body, size)
