@@ -116,10 +116,10 @@ class Redact(Policy[RedactConfig]):
             size = len(text)
             busy += size
             trail = Trail(levels, total)
-            total += size
             if size <= SLICE and slot.kind != "arguments":
                 # The common case: looked at in one go.
                 buffer = text.encode("utf-8", "surrogatepass")
+                total += len(buffer)
                 findings = decide(buffer, 0, True, trail)[1]
                 if findings:
                     masked = masked_text(buffer, 0, len(buffer), findings, masker.replace)
@@ -129,6 +129,7 @@ class Redact(Policy[RedactConfig]):
                     busy = 0
                     await asyncio.sleep(0)
                 continue
+            total += size if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace, trail)
             parts = []
             for at in range(0, size, SLICE):

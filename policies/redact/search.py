@@ -15,7 +15,7 @@ _NOTHING: Final[list[Span]] = [(-1, -1)]
 _SHORT: Final = 256
 #: A text's budget for candidates that are turned down, in bytes: what it starts with, and the most it may save up.
 FULL: Final = 1 << 18
-#: The bytes of a longer candidate count, too.
+#: The bytes of a longer candidate count, too, where no pattern bounds it.
 _LONG: Final = 64
 #: What is masked unchecked where the budget is spent, in bytes.
 REGION: Final = 2_048
@@ -116,7 +116,7 @@ class Look:
             hit = Hit(text, spans, secret)
             verdict = check(hit)
             if verdict is False:
-                cost = weight if end - begin <= _LONG else weight + 4 * (end - begin)
+                cost = weight if detector.bounded or end - begin <= _LONG else weight + 4 * (end - begin)
                 level, last = min(FULL, level + base + begin - last) - cost, base + begin
                 self.refused.append((begin, end, name, level, last))
                 at = end

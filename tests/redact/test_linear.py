@@ -18,7 +18,7 @@ from policies.redact.lanes import PlainLane
 from policies.redact.packs import Pack
 from policies.redact.whole import ALL, builtin
 from tests.redact.attacks import GENERIC, Attack, attacks
-from tests.redact.helpers import cut, through, word
+from tests.redact.helpers import call, cut, engine, policy, through, word
 
 MIB = 1 << 20
 #: What a finding may cost: the design document's thousand lines hold two thousand, and may take 50 ms.
@@ -41,12 +41,12 @@ def slowness() -> float:
     return max(1.0, best / 100_000 / 15e-9)
 
 
-def spent(engine: Engine, text: bytes, enough: float = 0.0) -> tuple[float, int]:
+def spent(made: Engine, text: bytes, enough: float = 0.0) -> tuple[float, int]:
     """Return the CPU seconds of one look at ``text``, the best of three or the first below ``enough``; the findings."""
     best, found = 1e9, 0
     for _ in range(3):
         started = time.process_time()
-        found = len(engine.decide(text, 0, True)[1])
+        found = len(made.decide(text, 0, True)[1])
         best = min(best, time.process_time() - started)
         if best <= enough:
             break
@@ -57,23 +57,23 @@ def spent(engine: Engine, text: bytes, enough: float = 0.0) -> tuple[float, int]
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_mebibyte_of_attack(name: str) -> None:
     """Each built-in detector looks through 1 MiB of its own near misses in 50 ms, and through twice that in 2.5 times."""
-    engine = Engine([BY_NAME[name]])
+    made = Engine([BY_NAME[name]])
     slow = slowness()
     for one in [*attacks(BY_NAME[name]), *(Attack(repr(unit), [unit]) for unit in GENERIC)]:
-        took, found = spent(engine, one.text(MIB), 0.03)
+        took, found = spent(made, one.text(MIB), 0.03)
         assert took <= (0.05 + found * FINDING) * slow, (one.name, took, found, one.pieces[:2])
         if took > 0.03:  # below that a shared machine measures itself
-            assert spent(engine, one.text(2 * MIB))[0] <= 2.5 * took, one.name
+            assert spent(made, one.text(2 * MIB))[0] <= 2.5 * took, one.name
 
 
 @pytest.mark.parametrize("name", [name for name, detector in BY_NAME.items() if detector.check is not None])
 def test_near_misses_cost_little(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sixteenth of that, with a sixteenth of the budget, so that it can always run; room for a busy machine."""
     monkeypatch.setattr(search, "FULL", search.FULL // 16)
-    engine, size = Engine([BY_NAME[name]]), MIB // 16
+    made, size = Engine([BY_NAME[name]]), MIB // 16
     slow = slowness()
     for one in attacks(BY_NAME[name], count=150, quick=True):
-        took, found = spent(engine, one.text(size), 0.005)
+        took, found = spent(made, one.text(size), 0.005)
         assert took <= 3 * (0.01 + found * FINDING) * slow, (one.name, took, found, one.pieces[:2])
 
 
@@ -122,9 +122,9 @@ def test_a_secret_among_a_flood_of_near_misses_does_not_pass() -> None:
 def test_findings_inside_a_region_do_not_uncover_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A finding of higher priority takes its own place in a region only; the rest of the region stays masked."""
     monkeypatch.setattr(search, "FULL", 0)
-    engine = Engine([Detector("weak", r"\b\d{3}\b", group="own", replacement="<W>", priority=1, check=lambda hit: False),
+    made = Engine([Detector("weak", r"\b\d{3}\b", group="own", replacement="<W>", priority=1, check=lambda hit: False),
                      Detector("strong", "KEY", group="own", replacement="<K>", priority=9)])  # fmt: skip
-    assert through(["123 456 KEY 789"], own=engine) == "123 <W><K><W>"
+    assert through(["123 456 KEY 789"], own=made) == "123 <W><K><W>"
 
 
 @settings(max_examples=60, deadline=None)
@@ -134,16 +134,48 @@ def test_a_spent_budget_is_spent_the_same_in_a_stream(parts: list[str], bits: in
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "FULL", 24)
         patch.setattr(search, "REGION", 10)
-        engine = Engine(
+        made = Engine(
             [
                 Detector("digits", r"\b\d{3}\b", group="own", replacement="<D>", weight=12, check=lambda hit: hit.value == "123"),
                 Detector("mixed", r"\bk\dk", group="own", replacement="<M>", weight=20, check=lambda hit: False),
             ]
         )  # fmt: skip
         text = "".join(parts)
-        whole = through([text], own=engine)
-        assert through(cut(text, bits), own=engine) == whole
-        assert through(list(text), own=engine) == whole
+        whole = through([text], own=made)
+        assert through(cut(text, bits), own=made) == whole
+        assert through(list(text), own=made) == whole
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_a_long_stream_keeps_its_budget(json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for texts so long that their beginnings are forgotten, with the built-in detectors."""
+    monkeypatch.setattr(search, "FULL", 2_000)
+    monkeypatch.setattr(search, "REGION", 300)
+    rng = random.Random(11)
+    near = ["a@b.js", "900-00-0000", "000000000", "pass: x y", "token=str", "4000 0000 0000 0003", "1" * 30, "x::y", "é", "just words here",
+            "ann@example.com", "4111 1111 1111 1111", "tel 12 34 56", "key: some/long/path/file-12ab"]  # fmt: skip
+    text = " ".join(rng.choice(near) for _ in range(1_500))
+    if json:
+        text = '{"text": "' + text + '"}'
+    made = engine(("secrets", "pii"))
+    whole = through([text], json=json, own=made)
+    assert len(whole) < len(text) * 0.9
+    for seed in range(3):
+        rng = random.Random(seed)
+        places = sorted({0, len(text), *(rng.randrange(len(text)) for _ in range((20, 400, 3_000)[seed]))})
+        assert through([text[a:b] for a, b in pairwise(places)], json=json, own=made) == whole
+
+
+async def test_a_request_has_one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood cut into many messages is no cheaper to send than one; letters beyond ASCII do not shorten the budget."""
+    monkeypatch.setattr(search, "FULL", 4_000)
+    made = policy(builtin=["pii"])
+    body = {"model": "m", "messages": [{"role": "user", "content": "a@b.js " * 5} for _ in range(50)]}
+    await made.on_request(call(body))
+    assert "[EMAIL]" in body["messages"][-1]["content"] and body["messages"][0]["content"] == "a@b.js " * 5
+    body = {"model": "m", "messages": [{"role": "user", "content": "中文" * 400 + " a@b.js "} for _ in range(50)]}
+    await made.on_request(call(body))
+    assert all("a@b.js" in message["content"] for message in body["messages"])
 
 
 def test_near_misses_of_a_packs_rules() -> None:
@@ -160,18 +192,18 @@ stopwords = ["example"]
 regexes = ['''^a+$''']
 """,
     )
-    engine = Engine(pack.detectors)
+    made = Engine(pack.detectors)
     rng = random.Random(5)
     text = "".join(f"k_{rng.randrange(10**8)} " for _ in range(100_000)).encode()[:MIB]
-    assert spent(engine, text, 0.1)[0] <= 0.15 * slowness()
+    assert spent(made, text, 0.1)[0] <= 0.15 * slowness()
 
 
 def test_all_detectors_together_are_linear() -> None:
     """All of them on an attack grow with the text, not faster."""
-    engine = Engine(builtin(ALL))
+    made = Engine(builtin(ALL))
     for unit in ("a@", "token ", "1.1 ", "sk-", "key = x"):
-        engine.decide(attack(unit, 50_000), 0, True)
-        small, large = spent(engine, attack(unit, 50_000))[0], spent(engine, attack(unit, 200_000))[0]
+        made.decide(attack(unit, 50_000), 0, True)
+        small, large = spent(made, attack(unit, 50_000))[0], spent(made, attack(unit, 200_000))[0]
         assert large <= 8 * small + 0.01, (unit, small, large)
 
 
@@ -186,30 +218,30 @@ def test_all_detectors_together_are_linear() -> None:
 )
 def test_beginnings_before_a_match_too_long(text: str) -> None:
     """Where a match would be too long, its many beginnings are not tried one by one over again."""
-    engine = Engine(builtin(("secrets", "pii")))
+    made = Engine(builtin(("secrets", "pii")))
     raw = attack(text, 1 << 17)
-    assert spent(engine, raw, 0.1)[0] <= 0.4 * slowness()
+    assert spent(made, raw, 0.1)[0] <= 0.4 * slowness()
 
 
 @pytest.mark.parametrize("regex", ["(a+)+$", "(a|aa)+b", "(?:a*)*c", "a.*a.*a.*z", "([a-z]+)*[0-9]{3}$", "(x+x+)+y"])
 def test_own_patterns_cannot_blow_up(regex: str) -> None:
     """What a user may write is matched in linear time, or is refused when it loads."""
     try:
-        engine = Engine([Detector("own", regex, group="own", cap=1_024)])
+        made = Engine([Detector("own", regex, group="own", cap=1_024)])
     except ValueError as error:
         assert "empty" in str(error)
         return
     for unit in ("a", "x", "ab"):
-        small, large = spent(engine, attack(unit, 20_000))[0], spent(engine, attack(unit, 80_000))[0]
+        small, large = spent(made, attack(unit, 20_000))[0], spent(made, attack(unit, 80_000))[0]
         assert large <= 8 * small + 0.01, (unit, small, large)
 
 
 def test_a_stream_of_single_characters_is_linear() -> None:
     """A secret that goes on for ever, character by character, costs the same per character."""
-    engine = Engine(builtin(("secrets", "pii")))
+    made = Engine(builtin(("secrets", "pii")))
     for unit in ("a", "1 ", "-----BEGIN PRIVATE KEY-----"):
         text = attack(unit, 3_000)
-        lane, started = PlainLane(engine, word), time.process_time()
+        lane, started = PlainLane(made, word), time.process_time()
         for char in text.decode():
             lane.feed(char)
         assert time.process_time() - started < 1.5, unit
@@ -217,12 +249,12 @@ def test_a_stream_of_single_characters_is_linear() -> None:
 
 def test_a_prefilter_out_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """RE2's sets answer "nothing" when they run out of memory: then every detector is asked singly."""
-    engine = Engine(builtin(("pii",)))
+    made = Engine(builtin(("pii",)))
 
     class Broken:
         def Match(self, text: bytes) -> list[int]:
             return []
 
-    monkeypatch.setattr(engine, "_set", Broken())
-    found = engine.decide(b"to ann@example.com", 0, True)[1]
+    monkeypatch.setattr(made, "_set", Broken())
+    found = made.decide(b"to ann@example.com", 0, True)[1]
     assert [f.detector.name for f in found] == ["email"]
