@@ -76,43 +76,56 @@ class Source:
             raise self._error
         if self._ended:
             return None
-        decoder, parser, reply = self._decoder, self._parser, self._reply
-        assert decoder is not None
-        assert parser is not None
+        reply = self._reply
         while True:
-            chunks: list[Chunk] = []
             try:
                 data = reply.read_nowait()
                 if data is None:
                     began = monotonic()
                     data = await reply.read()
                     self.waited += monotonic() - began
-                if data:
-                    for event, payload in parser.feed(data):
-                        chunks.extend(decoder.feed(event, payload))
-                    if decoder.done:
-                        self._finish(chunks)
-                else:
-                    for event, payload in parser.flush():
-                        chunks.extend(decoder.feed(event, payload))
-                    chunks.extend(decoder.close())
-                    self._finish(chunks)
             except UpstreamError as error:
-                if not self._complete(error, chunks):
-                    self._error = error
-                    self._ended = True
-                    if not chunks:
-                        raise
-            except MISREAD as error:
-                self._error = misread(self._call, self._entry, error)
-                self._ended = True
-                if not chunks:
-                    raise self._error from error
+                chunks: list[Chunk] = []
+                if self._complete(error, chunks):
+                    self._call.meter.see(chunks)
+                else:
+                    self._stop(error)
+            else:
+                chunks = self._read(data)
             if chunks:
-                self._call.meter.see(chunks)
                 return chunks
+            if self._error is not None:
+                raise self._error
             if self._ended:
                 return None
+
+    def _read(self, data: bytes) -> list[Chunk]:
+        """Decode and meter what arrived, b"" at the message's end; an error is kept, for what came before it counts."""
+        decoder, parser = self._decoder, self._parser
+        assert decoder is not None
+        assert parser is not None
+        chunks: list[Chunk] = []
+        try:
+            for event, payload in parser.feed(data) if data else parser.flush():
+                chunks.extend(decoder.feed(event, payload))
+            if not data:
+                chunks.extend(decoder.close())
+                self._finish(chunks)
+            elif decoder.done:
+                self._finish(chunks)
+            self._between = parser.between
+        except UpstreamError as error:
+            if not self._complete(error, chunks):
+                self._stop(error)
+        except MISREAD as error:
+            self._stop(misread(self._call, self._entry, error))
+        if chunks:
+            self._call.meter.see(chunks)
+        return chunks
+
+    def _stop(self, error: UpstreamError) -> None:
+        self._error = error
+        self._ended = True
 
     async def pump(
         self, take: Callable[[list[Chunk]], bool], pass_on: Callable[[bytes], bool] | None, *, usage: bool
@@ -130,7 +143,6 @@ class Source:
         self._take = take
         self._pass_on = pass_on
         self._usage = usage
-        self._between = self._parser is not None and self._parser.between
         began = monotonic()
         try:
             await self._reply.pushed()
@@ -142,38 +154,20 @@ class Source:
 
     def _arrived(self, data: bytes) -> None:
         """Decode, meter and hand on what arrived: all in one go, nothing awaited."""
-        assert self._decoder is not None
-        assert self._parser is not None
-        assert self._take is not None
         began = monotonic()
-        if self._pass_on is not None and self._between:
-            known = self._decoder.lone(data, self._usage)
+        going = True
+        try:
+            known = None
+            if self._pass_on is not None and self._between:
+                known = self._decoder.lone(data, self._usage)  # type: ignore[union-attr]
             if known is not None:
                 self._call.meter.hear(known[0])
-                if not self._pass_on(known[1]):
-                    self._reply.push_to(None)
-                self.waited -= monotonic() - began
-                return
-        chunks: list[Chunk] = []
-        going = False
-        try:
-            try:
-                for event, payload in self._parser.feed(data):
-                    chunks.extend(self._decoder.feed(event, payload))
-                if self._decoder.done:
-                    self._finish(chunks)
-                self._between = self._parser.between
-            except UpstreamError as error:
-                if not self._complete(error, chunks):
-                    self._error = error
-                    self._ended = True
-            if chunks:
-                self._call.meter.see(chunks)
-                going = self._take(chunks)
-            else:
-                going = True
+                going = self._pass_on(known[1])  # type: ignore[misc]
+            elif chunks := self._read(data):
+                going = self._take(chunks)  # type: ignore[misc]
         except BaseException as error:
             self._thrown = error
+            going = False
         self.waited -= monotonic() - began
         if not going or self._ended:
             self._reply.push_to(None)

@@ -44,13 +44,13 @@ def line(
 ) -> bytes:  # fmt: skip
     """Return the line, newline included.
 
-    Times in seconds, ``cost`` in micro-dollars, ``trace`` the traceparent. The ids, codes and words hold nothing
-    that JSON escapes: callers' own are checked when they come in. ``extra`` fields come last; one of the same name
+    Times in seconds, ``cost`` in micro-dollars, ``trace`` the traceparent. The ids hold nothing that
+    JSON escapes: callers' and providers' own are checked when they come in. ``extra`` fields come last; one of the same name
     replaces the line's own.
     """
     text = (
         f'{{"ts":"{stamp}","level":"info","event":"llm_request_completed","request_id":"{request_id}",'
-        f'"upstream_request_id":{_word(upstream_id)},"trace_id":{_word(trace and trace[3:35])},{who},'
+        f'"upstream_request_id":{_id(upstream_id)},"trace_id":{_id(trace and trace[3:35])},{who},'
         f'"status":{status},"outcome":"{outcome}","code":{_word(code)},"stream":{_BOOL[stream]},'
         f'"prompt_tokens":{usage.prompt},"completion_tokens":{usage.completion},"cached_tokens":{usage.cached},'
         f'"reasoning_tokens":{usage.reasoning},"estimated":{_BOOL[usage.estimated]},'
@@ -66,8 +66,15 @@ def line(
     return text.encode()
 
 
-def _word(value: str | None) -> str:
+def _id(value: str | None) -> str:
     return f'"{value}"' if value else "null"
+
+
+def _word(value: str | None) -> str:
+    """Return a code; a policy of somebody's own may have made it of anything."""
+    if not value:
+        return "null"
+    return f'"{value}"' if type(value) is str and value.isidentifier() else orjson.dumps(value, default=str).decode()
 
 
 class Stamps:

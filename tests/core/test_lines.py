@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from proxy.call import Usage
+from proxy.telemetry.line import line, who
 from tests.core.inline import inline
 from tests.fakes.sidecar import Sidecar
 
@@ -77,6 +79,23 @@ async def test_what_was_no_request_has_a_line_too(raw: bytes, code: str) -> None
         assert line["code"] == code == json.loads(body)["error"]["code"]
         assert f"x-request-id: {line['request_id']}".encode() in head
         assert side.side.runtime.metrics.requests.values == {("", "other", "other", "other", "refused"): 1}
+
+
+@pytest.mark.parametrize("code", ['say "no"', "a\\b", "zwei\n", "é", "after_hours", ""])
+def test_a_code_of_a_users_own_policy_leaves_the_line_json(code: str) -> None:
+    """`Refused` takes any code; whatever it holds, the line is one line of JSON that says it."""
+    raw = line(
+        "t", "r", "u-1", TRACE, who("chat", "red", 'a"b', "k", None, "m", None, None), 403, "refused", code, False,
+        Usage(1, 2, 3, 0, 4), 1, 0.0015, None, 0.0001, "", False, ["email"], 2, {},
+    )  # fmt: skip
+    row = json.loads(raw)
+    assert raw.count(b"\n") == 1 and not set(FIELDS) - set(row)
+    assert (row["code"], row["user"], row["cost_usd"], row["duration_ms"]) == (code or None, 'a"b', 1e-06, 1.5)
+    assert json.loads(line(*LINE, {"policy": "x", "status": 1}))["policy"] == "x"
+
+
+LINE: Any = ("t", "r", None, None, who(*[None] * 8), 200, "completed", None, True, Usage(), None, 1.0, 0.5, None, "hit",
+             True, (), 0)  # fmt: skip
 
 
 async def test_probes_carry_a_request_id_and_no_line() -> None:

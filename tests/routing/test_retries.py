@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.providers.openai_stream import OpenAIDecoder
 from tests.fakes.dialects import dumps
 from tests.fakes.httpwire import stream
 from tests.fakes.scripted import VENDORS, Answer, Seen, events, refuse, say, stream_of
@@ -66,6 +67,33 @@ async def test_the_wait_before_a_retry_is_the_upstreams_time(serve: Serve) -> No
     assert reply.status_code == 200 and line["retries"] == 1
     assert line["duration_ms"] > 1000 and line["overhead_ms"] < 500, line
     assert float(reply.headers["server-timing"].rpartition("dur=")[2]) > 1000
+
+
+@pytest.mark.parametrize("interval", [0.0, 0.05])
+async def test_a_translator_that_stumbles_in_mid_stream_is_an_upstream_error(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, interval: float
+) -> None:
+    """An exception of a translator ends the stream as an invalid answer, however its events arrived."""
+    feed = OpenAIDecoder.feed
+
+    def stumble(self: OpenAIDecoder, event: str, data: bytes) -> Any:
+        if b'"finish_reason":"stop"' in data:
+            raise KeyError("x")
+        return feed(self, event, data)
+
+    monkeypatch.setattr(OpenAIDecoder, "feed", stumble)
+    pieces: list[bytes | float] = []
+
+    def play(seen: Seen) -> Answer:
+        for event in events(seen):
+            pieces.extend((event.data, interval))
+        return Answer(pieces, content_type="text/event-stream")
+
+    sidecar, _ = await serve(play, "openai", max_retries=0)
+    reply = await sidecar.chat("hi", model="m", stream=True)
+    assert '"code":"upstream_invalid_response"' in reply.text and "[DONE]" not in reply.text
+    (line,) = await sidecar.lines()
+    assert (line["outcome"], line["code"]) == ("upstream_error", "upstream_invalid_response")
 
 
 @pytest.mark.parametrize("body", [b"<html>SECRET</html>", b'{"SECRET": 1}', b'["SECRET"]', b"SECRET", b""])
