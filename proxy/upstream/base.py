@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.upstream import faults
+
 Headers = dict[str, str]
 """Reply headers, names in lower case; of a repeated header the last value."""
 
@@ -80,9 +82,22 @@ class UpstreamReply(ABC):
         """Wait until the sink was taken away, or the reply ended. Cancelling closes the connection."""
         raise NotImplementedError
 
-    @abstractmethod
     async def body(self, limit: int) -> bytes:
         """Return the whole (rest of the) body; raise ``upstream_invalid_response`` above ``limit`` bytes."""
+        length = self.headers.get("content-length", "")
+        parts: list[bytes] = []
+        size = int(length) if length.isdecimal() else 0
+        if size <= limit:
+            size = 0
+            while piece := await self.read():
+                size += len(piece)
+                if size > limit:
+                    break
+                parts.append(piece)
+            else:
+                return b"".join(parts)
+        self.close()
+        raise faults.invalid(f"it is larger than {limit} bytes")
 
     @abstractmethod
     def close(self) -> None:

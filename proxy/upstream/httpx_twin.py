@@ -179,22 +179,6 @@ class HttpxReply(UpstreamReply):
             raise self._error
         return b""
 
-    async def body(self, limit: int) -> bytes:
-        length = self.headers.get("content-length", "")
-        parts: list[bytes] = []
-        size = int(length) if length.isdecimal() else 0
-        if size <= limit:
-            size = 0
-            while piece := await self.read():
-                size += len(piece)
-                if size > limit:
-                    break
-                parts.append(piece)
-            else:
-                return b"".join(parts)
-        self.close()
-        raise faults.invalid(f"it is larger than {limit} bytes")
-
     def close(self) -> None:
         if not self._over:
             self._end(faults.closed())

@@ -126,7 +126,7 @@ class RawReply(UpstreamReply):
 
     async def body(self, limit: int) -> bytes:
         if not self.complete or self.queued > limit:
-            return await self._collect(limit)
+            return await super().body(limit)
         return self._take() if self._pieces else b""
 
     def close(self) -> None:
@@ -156,19 +156,3 @@ class RawReply(UpstreamReply):
         if conn is not None and conn.paused:
             conn.resume()
         return data
-
-    async def _collect(self, limit: int) -> bytes:
-        length = self.headers.get("content-length", "")
-        parts: list[bytes] = []
-        size = int(length) if length.isdecimal() else 0
-        if size <= limit:
-            size = 0
-            while piece := await self.read():
-                size += len(piece)
-                if size > limit:
-                    break
-                parts.append(piece)
-            else:
-                return b"".join(parts)
-        self.close()
-        raise faults.invalid(f"it is larger than {limit} bytes")
