@@ -38,7 +38,14 @@ def entropy(text: str) -> float:
     size = len(text)
     if not size:
         return 0.0
-    return -sum(n / size * math.log2(n / size) for n in Counter(text).values())
+    counts = Counter(text).values()
+    if size >= len(_BITS):
+        return -sum(n / size * math.log2(n / size) for n in counts)
+    return math.log2(size) - sum(map(_BITS.__getitem__, counts)) / size
+
+
+#: n times its logarithm.
+_BITS: Final = [0.0, *(n * math.log2(n) for n in range(1, 512))]
 
 
 def repetitive(text: str) -> bool:

@@ -95,6 +95,8 @@ class Engine:
         size = len(text)
         decided = size
         if not final:
+            if trail is not None and size < trail.need:
+                return start, ()
             if self._aligned and start and size - start < _SHORT:
                 decided = self._first_open_word(text, start, size)
             else:

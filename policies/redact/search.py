@@ -34,18 +34,21 @@ class Trail:
 
     ``resume``: by detector, where its search goes on, behind a candidate that was turned down. ``levels``: by
     detector, what was left of its budget, and where in the whole text. ``base``: where the buffer begins in it.
+    ``need``: how long the buffer must be before another look is worth it.
     """
 
-    __slots__ = ("base", "levels", "resume")
+    __slots__ = ("base", "levels", "need", "resume")
 
     def __init__(self, levels: dict[str, tuple[int, int]] | None = None, base: int = 0) -> None:
         self.resume: dict[str, int] = {}
         self.levels: dict[str, tuple[int, int]] = {} if levels is None else levels
         self.base = base
+        self.need = 0
 
     def shift(self, by: int) -> None:
         """Take note that ``by`` bytes were cut off the buffer's beginning."""
         self.base += by
+        self.need -= by
         if self.resume:
             self.resume = {name: at - by for name, at in self.resume.items()}
 
@@ -132,11 +135,12 @@ class Look:
         reach = detector.reach
         most = far + 2 * reach + 4
         if size < most and not self.final:
+            self.trail.need = most
             return -1
         end = size
         if far < size:
             far = _whole(text, far)
-            low, high = detector.match(_ANYWHERE, text, far, min(size, most))[0]
+            low, high = detector.scan(_ANYWHERE, text, far, min(size, most))[0]
             # Without one, the end of what may have begun before: nothing stands half in, half out.
             end = _whole(text, high if low >= 0 else min(size, far + reach))
         self.regions.append(Finding(begin, end, detector))

@@ -65,7 +65,7 @@ DETECTORS: Final = (
              hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]"),
     Detector("service_secret", rf"(?i)\b((?:{_SERVICES})[\w.-]*)[\"']?\]?[ \t]{{0,3}}(?:=>|:=|=|:)[ \t]{{0,3}}"
              r"(?:\"([A-Za-z0-9_+=-]{20,})\"|'([A-Za-z0-9_+=-]{20,})'|([A-Za-z0-9_+=-]{20,}))", cap=320, group="secrets", priority=60,
-             weight=DEAR, check=_service, hint=rf"(?i)\b(?:{_SERVICES})[\w.-]{{0,24}}[\"']?\]?[ \t]{{0,3}}[:=][^A-Za-z]{{0,6}}[\w+-]{{12}}"),
+             weight=2 * DEAR, check=_service, hint=rf"(?i)\b(?:{_SERVICES})[\w.-]{{0,24}}[\"']?\]?[ \t]{{0,3}}[:=][^A-Za-z]{{0,6}}[\w+-]{{12}}"),
     Detector("session_cookie", r"(?i)\b(?:session|sess|sid|auth|remember_me|[a-z0-9]+_session)=([A-Za-z0-9%._~+/-]{16,})", cap=512,
              group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.-]{16}"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']+/[^\s@\"']+@[^\s\"'<>]+", cap=512,

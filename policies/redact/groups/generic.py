@@ -203,7 +203,7 @@ DETECTORS: Final = (
     Detector(
         "private_key",
         r"-----BEGIN[ A-Z0-9]{0,40} ?PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-[^-])*(?:-----END[ A-Z0-9]{0,40}"
-        r"PRIVATE KEY(?: BLOCK)?-----)?|\bPuTTY-User-Key-File-\d: [^-]{1,200}(?:[^-]|-[^-])*?Private-MAC: [0-9a-f]{40,64}"
+        r"PRIVATE KEY(?: BLOCK)?-----)?|\bPuTTY-User-Key-File-\d: [^-]+(?:[^-]|-[^-])*?Private-MAC: [0-9a-f]{40,64}"
         r"|<RSAKeyValue>(?:[^<]|<[^/]|</[^R])*</RSAKeyValue>",
         group="secrets", replacement="[PRIVATE_KEY]", priority=100,
     ),
@@ -218,7 +218,7 @@ DETECTORS: Final = (
     Detector(
         "url_credentials",
         r"(?i)\b[a-z][a-z0-9+.-]+://([^\s:/?#@\"'<>\[\]{}|\\^`]*):([^\s/?#@\"'<>\\`]+)@[A-Za-z0-9\[_$-]",
-        group="secrets", replacement="[CREDENTIALS]", priority=95, check=_url_credentials, hint=r"://[^\s/?#]*:[^\s/?#]+@",
+        group="secrets", replacement="[CREDENTIALS]", priority=95, weight=MEDIUM, check=_url_credentials, hint=r"://[^\s/?#]*:[^\s/?#]+@",
         core="://", cap=512,
     ),
     Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",

@@ -215,7 +215,7 @@ DETECTORS: Final = (
     Detector("bitcoin", r"\b[13LMDT][1-9A-HJ-NP-Za-km-z]{25,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,
              weight=DEAR, check=_bitcoin),
     Detector("segwit", r"\b(?:(?:bc1|tb1|ltc1)[02-9ac-hj-np-z]{25,87}|BC1[02-9AC-HJ-NP-Z]{25,87})\b", group="pii",
-             replacement="[CRYPTO_ADDRESS]", priority=76, weight=DEAR + MEDIUM, check=_segwit),
+             replacement="[CRYPTO_ADDRESS]", priority=76, weight=2 * DEAR, check=_segwit),
     Detector("ethereum", r"\b0x[0-9a-fA-F]{40}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76),
     Detector("xrp", r"\br[1-9A-HJ-NP-Za-km-z]{24,34}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76, weight=DEAR, check=_ripple),
     Detector("monero", r"\b[48][0-9AB][1-9A-HJ-NP-Za-km-z]{93}\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76),

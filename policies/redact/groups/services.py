@@ -66,9 +66,7 @@ def _either_group(hit: Hit) -> Verdict:
 
 def _vault(hit: Hit) -> Verdict:
     value = hit.value
-    return value[0] == "h" or bool(
-        re.search(r"\d", value[2:]) and re.search("[A-Z]", value) and re.search("[a-z]", value[2:])
-    )
+    return value[0] == "h" or min(classes(value[2:])[:3]) > 0
 
 
 def _sk(hit: Hit) -> Verdict:
@@ -189,7 +187,14 @@ _WORDS: Final = {
     "teams_webhook": "[WEBHOOK_URL]",
 }
 
-_WEIGHTS: Final = {"jwt": DEAR, "azure_storage_key": 96, "azure_service_key": MEDIUM, "sk_key": MEDIUM}
+_WEIGHTS: Final = {
+    "jwt": DEAR,
+    "azure_storage_key": 96,
+    "azure_service_key": DEAR,
+    "sk_key": DEAR,
+    "gitlab_token": MEDIUM,
+    "kubeadm_token": MEDIUM,
+}
 #: Counters up to here stay in a pattern. Longer ones make automata that hostile text blows up, and so become
 #: runs without an end; the longest match is kept by the detector's `cap`.
 _COUNT: Final = 64
