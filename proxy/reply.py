@@ -54,11 +54,20 @@ async def send_stream(
     else:
         batch = await source.next()
 
-    def take(batch: list[Chunk]) -> bool:
-        data = frames(batch if filters is None else filters.feed(batch), wants_usage)
+    def put(chunks: Sequence[Chunk]) -> int:
+        """Write what the chunks say, behind the head if that was not written yet; return how many bytes it is."""
+        data = frames(chunks, wants_usage)
         if data:
+            if meter.first is None and not all(chunk.startup for chunk in chunks):
+                meter.first = monotonic()
+            if not wire.started:  # a filter may have held back all that came so far
+                wire.start(200, _head(call, _SSE))
             wire.write(data)
             keeper.touched = True
+        return len(data)
+
+    def take(batch: list[Chunk]) -> bool:
+        put(batch if filters is None else filters.feed(batch))
         return not wire.paused
 
     def pass_on(data: bytes) -> bool:
@@ -73,22 +82,15 @@ async def send_stream(
     while batch is not None:
         if filters:
             batch = filters.feed(batch)
-        data = frames(batch, wants_usage)
-        if data:
-            if meter.first is None and not all(chunk.startup for chunk in batch):
-                meter.first = monotonic()
-            if not wire.started:
-                wire.start(200, _head(call, _SSE))
-            wire.write(data)
-            keeper.touched = True
-            if wire.paused:
-                paused -= monotonic()
-                if call.audience is None:
-                    batch, data = (), b""  # a slow reader holds what it was sent once, not three times
-                    await wire.drain()
-                else:
-                    behind = await _room(call, wire, behind + len(data))
-                paused += monotonic()
+        size = put(batch)
+        if size and wire.paused:
+            paused -= monotonic()
+            if call.audience is None:
+                batch = ()  # a slow reader holds what it was sent once, not three times
+                await wire.drain()
+            else:
+                behind = await _room(call, wire, behind + size)
+            paused += monotonic()
         if pump is not None:
             await pump(take, None if filters else pass_on, usage=wants_usage)
             if wire.paused:
@@ -96,7 +98,10 @@ async def send_stream(
                 await wire.drain()
                 paused += monotonic()
         batch = None if source.whole else await source.next()
-    tail = frames(filters.flush(), wants_usage) if filters else b""
+    rest: Sequence[Chunk] = filters.flush() if filters else ()
+    tail = frames(rest, wants_usage)
+    if tail and meter.first is None and not all(chunk.startup for chunk in rest):
+        meter.first = monotonic()
     source.settle()
     if not wire.started:
         wire.start(200, _head(call, _SSE))

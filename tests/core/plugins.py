@@ -139,3 +139,22 @@ class Impostor(Policy):
 
 class Below(Marker):
     """A second marker: a policy stands in the list once."""
+
+
+class HoldsBack(Policy):
+    """Say nothing of an answer until several pieces of it are there."""
+
+    def on_reply(self, call: Call):
+        class Filter:
+            def __init__(self):
+                self.held = []
+
+            def feed(self, chunk):
+                self.held.append(chunk)
+                return () if len(self.held) < 4 else self.flush()
+
+            def flush(self):
+                held, self.held = self.held, []
+                return held
+
+        return Filter()

@@ -50,6 +50,19 @@ async def test_requests_go_down_and_replies_come_up(stream):
         assert len(await side.lines()) == 1
 
 
+@pytest.mark.parametrize("chunks", [2, 12])
+async def test_what_a_filter_holds_back_comes_behind_the_head(upstream, chunks):
+    """A filter may swallow the first reads of a stream: the head still comes first, and the first token's time is told."""
+    provider = f"default_provider: fake\nproviders:\n  fake: {{kind: openai, base_url: {upstream.base()}, api_key: key}}\n"
+    async with inline(provider + policies("HoldsBack")) as side:
+        response = await side.chat(stream=True, model=f"gpt-4o;chunks={chunks};interval=0.02;omit=role")
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert len(said(response).split()) == chunks
+        line = (await side.lines())[0]
+        assert 0 < line["ttft_ms"] <= line["duration_ms"]
+        assert side.side.runtime.metrics.first_token.row()[-1] > 0
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_policy_may_answer_from_an_asynchronous_source(stream):
     """A Reply with an async source serves whole and streamed callers; filters above it run on it, nothing is billed."""
