@@ -49,9 +49,9 @@ class Gauge:
         if before is None and len(others) >= _MOST_OTHERS:
             self._sum -= others.pop(next(iter(others)))
         others[team] = used
-        self._sum += used - (before or 0)
+        self._sum = total = self._sum + used - (before or 0)
         self._quota[_OTHER] = limit * len(others)  # one limit holds for all of them
-        self._used[_OTHER] = self._sum
+        self._used[_OTHER] = total
 
     def settled(self, team: str, period: str, change: int) -> None:
         """Show what a call gave back, or took beyond its hold, before the team's next call tells anyway."""

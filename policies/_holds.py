@@ -28,28 +28,32 @@ class Holds:
 
     def prompt(self, call: Call) -> int:
         """Return the prompt's tokens, attachments included: counted if somebody counted, else estimated."""
-        if call.estimate is None:
-            call.estimate = tokens.estimate(call.request, call.route[0].model if call.route else call.model)
-        return call.estimate
+        found = call.estimate
+        if found is None:
+            found = call.estimate = tokens.estimate(call.request, call.route[0].model if call.route else call.model)
+        return found
 
     def completion(self, call: Call) -> int:
         """Return the most tokens that the answers may have, the largest over the route's targets."""
         request = call.request
-        if request.endpoint == "embeddings":
+        endpoint = request.endpoint
+        if endpoint == "embeddings":
             return 0
+        body = request.body
         most = request.max_tokens
-        n = request.n
-        if parameters := call.notes.get("parameters"):
+        n = body.get("n")
+        if "parameters" in call.notes:
             # What a team, a user or a template sets where the request says nothing (proxy.forward.effective).
+            parameters = call.notes["parameters"]
             if most is None:
                 most = parameters.get("max_completion_tokens") or parameters.get("max_tokens")
-            if request.body.get("n") is None:
-                n = parameters.get("n") or 1
+            if n is None:
+                n = parameters.get("n")
+        n = n or 1
         if most is None:
             default = self.default_for(call)
             most = max((target.settings.max_tokens or default for target in call.route), default=default)
-        body = request.body
-        if request.endpoint == "chat":
+        if endpoint == "chat":
             return most * n
         prompts = body.get("prompt")
         count = len(prompts) if type(prompts) is list and prompts and type(prompts[0]) is not int else 1
@@ -71,11 +75,13 @@ class Holds:
             self._left.clear()
         self._left[team, key] = remaining
 
-    async def exact(self, call: Call, key: str, limit: int) -> None:
-        """Count the prompt exactly if the limit ``key`` is near, or was never seen."""
+    def near(self, call: Call, key: str, limit: int) -> bool:
+        """Tell whether so little is left of the limit ``key`` that the prompt should be counted; True if never seen."""
         left = self._left.get((call.caller.team, key), 0)
-        if left > limit * NEAR_SHARE and left > NEAR_CALLS * self.total(call):
-            return
+        return left <= limit * NEAR_SHARE or left <= NEAR_CALLS * self.total(call)
+
+    async def count(self, call: Call) -> None:
+        """Count the prompt exactly, once."""
         if not call.notes.get("counted"):
             call.notes["counted"] = True
             call.estimate = await tokens.count(call.request, call.route[0].model if call.route else call.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import ceil
 from typing import Final
 
 #: The most that a limit may be, in its unit. Sums above it are exact neither in Lua's numbers (2^53) nor in SQLite's.
@@ -18,7 +19,7 @@ def reset_in(seconds: float) -> str:
     (platform.openai.com/docs/guides/rate-limits, "Rate limits in headers")."""
     if seconds <= 0:
         return "0s"
-    milliseconds = -int(-seconds * 1000 // 1)
+    milliseconds = ceil(seconds * 1000)
     if milliseconds < 1000:
         return f"{milliseconds}ms"
     whole, rest = divmod(milliseconds, 1000)

@@ -80,8 +80,10 @@ class Budget(Policy[BudgetConfig]):
     async def on_request(self, call: Call) -> None:
         stop = self.config.hard_stop
         usd = self.usd(call.caller.team)
-        if stop is not None and usd is not None:
-            await self._holds.exact(call, "budget", round(usd * _MICRO * stop / 100))
+        if stop is None or usd is None:
+            return
+        if self._holds.near(call, "budget", round(usd * _MICRO * stop / 100)):
+            await self._holds.count(call)
 
     def claims(self, call: Call) -> Sequence[Claim]:
         team = call.caller.team

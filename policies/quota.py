@@ -36,6 +36,11 @@ class Quota(Policy[QuotaConfig]):
         self._holds = Holds(kit)
         self._holds.default_max_tokens = config.default_max_tokens
         self._gauge = Gauge(kit)
+        self._by = config.by
+        self._monthly = config.per == "month"
+        self._clock = kit.clock
+        self._reset = ("", "")
+        """A period, and its end as the header tells it."""
         if config.by == "team":
             self._gauge.listed({name: self.limit(name) for name in kit.teams if name != "default"})
 
@@ -49,38 +54,37 @@ class Quota(Policy[QuotaConfig]):
     async def on_request(self, call: Call) -> None:
         if self.enforce:
             self._bound(call)
-        await self._holds.exact(
-            call, self._key(call.caller.user, call.caller.key_id, call.feature), self.limit(call.caller.team)
-        )
+        caller = call.caller
+        if self._holds.near(call, self._key(caller.user, caller.key_id, call.feature), self.limit(caller.team)):
+            await self._holds.count(call)
 
     def claims(self, call: Call) -> Sequence[Claim]:
         caller = call.caller
-        now = self.kit.clock.time()
-        call.notes.setdefault("month", month_of(now))
-        return [
-            Claim(
-                "quota",
-                caller.team,
-                self._key(caller.user, caller.key_id, call.feature),
-                self._holds.total(call),
-                self.limit(caller.team),
-                period=self._period(now),
-            )
-        ]
+        team = caller.team
+        now = self._clock.time()
+        month = month_of(now)
+        call.notes.setdefault("month", month)
+        key = self._key(caller.user, caller.key_id, call.feature)
+        period = month if self._monthly else day_of(now)
+        return (Claim("quota", team, key, self._holds.total(call), self.limit(team), 0.0, period),)
 
     def admitted(self, call: Call, claims: Sequence[Claim], states: Sequence[ClaimState]) -> None:
         claim, state = claims[0], states[0]
         limit = claim.limit or 0
         self._holds.saw(claim.team, claim.key, state.remaining)
-        if self.config.by == "team":
+        if self._by == "team":
             self._gauge.saw(claim.team, claim.period, limit, state.used)
             if claim.amount * 100 > limit:  # a smaller hold does not show: spare the call the work
                 call.defer(lambda outcome: self._settled(call, claim, outcome))
         if self.enforce:
+            period, reset = self._reset
+            if period != claim.period:
+                reset = rfc3339(period_end(claim.period))
+                self._reset = (claim.period, reset)
             call.headers += (
                 ("x-quota-limit-tokens", str(limit)),
                 ("x-quota-remaining-tokens", str(state.remaining)),
-                ("x-quota-reset", rfc3339(period_end(claim.period))),
+                ("x-quota-reset", reset),
             )
 
     def refusal(self, call: Call, claim: Claim, state: ClaimState) -> ApiError:
@@ -108,10 +112,10 @@ class Quota(Policy[QuotaConfig]):
         return {**self.config.model_dump(mode="json"), "teams": teams}
 
     def _period(self, now: float) -> str:
-        return month_of(now) if self.config.per == "month" else day_of(now)
+        return month_of(now) if self._monthly else day_of(now)
 
     def _key(self, user: str, key_id: str, feature: str) -> str:
-        by = self.config.by
+        by = self._by
         if by == "team":
             return "team"
         return f"{by}:{user if by == 'user' else key_id if by == 'key' else feature or 'other'}"

@@ -14,6 +14,11 @@ from proxy.config.units import Duration
 
 By = Literal["team", "user", "key", "feature"]
 _TYPE: Final = {"rate": "requests", "tokens": "tokens", "slots": "concurrency"}
+#: Limit, remaining, reset, by the kind of claim.
+_HEADERS: Final = {
+    kind: (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}")
+    for kind, what in _TYPE.items()
+}
 _MAX_PLANS: Final = 10_000
 #: The stores count time in microseconds; a shorter window than this is no limit.
 _SHORTEST: Final = 0.001
@@ -75,6 +80,18 @@ class Spec(NamedTuple):
     limit: int
     window: float
 
+    @property
+    def fixed(self) -> bool:
+        """Tell whether every call of the caller claims the same: one request or slot, of one key."""
+        return self.kind != "tokens" and self.by in ("team", "user")
+
+
+class Row(NamedTuple):
+    """A line of a caller's plan: a limit, and the claim that its calls share where it is the same for all of them."""
+
+    spec: Spec
+    claim: Claim | None
+
 
 class RateLimit(Policy[RateLimitConfig]):
     """Refuse calls above any of its limits with 429 and the true wait; every answer tells the tightest limit."""
@@ -86,7 +103,7 @@ class RateLimit(Policy[RateLimitConfig]):
     def __init__(self, config: RateLimitConfig, kit: Kit) -> None:
         super().__init__(config, kit)
         self._holds = Holds(kit)
-        self._plans: dict[tuple[str, str], tuple[Spec, ...]] = {}
+        self._plans: dict[tuple[str, str], tuple[Row, ...]] = {}
         self._watches_tokens = any(limit.tokens for limit in config.limits) or any(
             one is not None and one.tokens
             for team in kit.teams.values()
@@ -95,29 +112,27 @@ class RateLimit(Policy[RateLimitConfig]):
 
     async def on_request(self, call: Call) -> None:
         if self._watches_tokens:
-            for spec in self._plan(call.caller.team, call.caller.user):
+            for spec, _ in self._plan(call.caller.team, call.caller.user):
                 if spec.kind == "tokens":
-                    await self._holds.exact(call, _key(spec, call.caller.key_id, call.feature), spec.limit)
+                    key = _key(spec, call.caller.key_id, call.feature)
+                    if self._holds.near(call, key, spec.limit):
+                        await self._holds.count(call)
 
     def claims(self, call: Call) -> Sequence[Claim]:
         caller = call.caller
-        team = caller.team
-        return [
-            Claim(
-                spec.kind,
-                team,
-                _key(spec, caller.key_id, call.feature),
-                1 if spec.kind != "tokens" else self._holds.total(call),
-                spec.limit,
-                spec.window,
-                note=spec,
-            )
-            for spec in self._plan(team, caller.user)
-        ]
+        team, key_id = caller.team, caller.key_id
+        claims = []
+        for spec, claim in self._plan(team, caller.user):
+            if claim is None:
+                amount = 1 if spec.kind != "tokens" else self._holds.total(call)
+                claim = _claim(spec, team, _key(spec, key_id, call.feature), amount)
+            claims.append(claim)
+        return claims
 
     def admitted(self, call: Call, claims: Sequence[Claim], states: Sequence[ClaimState]) -> None:
         wait = 0.0
-        tightest: dict[str, tuple[int, float, int]] = {}
+        tightest: dict[str, ClaimState] = {}
+        limits: dict[str, int] = {}
         for claim, state in zip(claims, states, strict=True):
             if state.refused and state.wait > wait:
                 wait = state.wait
@@ -128,18 +143,19 @@ class RateLimit(Policy[RateLimitConfig]):
                 self._holds.saw(claim.team, claim.key, state.remaining)
             found = tightest.get(kind)
             # The less is left the tighter; of equals the one that takes longer to be whole again.
-            if found is None or (state.remaining, -state.reset) < (found[0], -found[1]):
-                tightest[kind] = (state.remaining, state.reset, claim.limit or 0)
+            if found is None or (state.remaining, -state.reset) < (found.remaining, -found.reset):
+                tightest[kind] = state
+                limits[kind] = claim.limit or 0
         if wait:
             call.notes[self.name] = wait
-        if not self.enforce:
-            return
-        headers = call.headers
-        for found_kind, (remaining, reset, limit) in tightest.items():
-            what = _TYPE[found_kind]
-            headers.append((f"x-ratelimit-limit-{what}", str(limit)))
-            headers.append((f"x-ratelimit-remaining-{what}", str(remaining)))
-            headers.append((f"x-ratelimit-reset-{what}", reset_in(reset)))
+        if self.enforce:
+            for limited, state in tightest.items():
+                limit, remaining, reset = _HEADERS[limited]
+                call.headers += (
+                    (limit, str(limits[limited])),
+                    (remaining, str(state.remaining)),
+                    (reset, reset_in(state.reset)),
+                )
 
     def refusal(self, call: Call, claim: Claim, state: ClaimState) -> ApiError:
         spec: Spec = claim.note
@@ -174,7 +190,7 @@ class RateLimit(Policy[RateLimitConfig]):
 
     def counters(self, caller: Caller, features: Sequence[str]) -> list[Counter]:
         found = []
-        for spec in self._plan(caller.team, caller.user):
+        for spec, _ in self._plan(caller.team, caller.user):
             for feature in features if spec.by == "feature" else (None,):
                 key = _key(spec, caller.key_id, feature or "")
                 found.append(Counter(Claim(spec.kind, caller.team, key, 0, spec.limit, spec.window), spec.by, feature))
@@ -197,12 +213,14 @@ class RateLimit(Policy[RateLimitConfig]):
         }
 
     # --- whose limits -----------------------------------------------------------------------------------
-    def _plan(self, team: str, user: str) -> tuple[Spec, ...]:
+    def _plan(self, team: str, user: str) -> tuple[Row, ...]:
         plan = self._plans.get((team, user))
         if plan is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[team, user] = tuple(self._specs(team, user))
+            plan = self._plans[team, user] = tuple(
+                Row(spec, _claim(spec, team, spec.key, 1) if spec.fixed else None) for spec in self._specs(team, user)
+            )
         return plan
 
     def _specs(self, team: str, user: str) -> list[Spec]:
@@ -236,6 +254,10 @@ def _specs_of(limit: Any, by: By, user: str) -> list[Spec]:
     if limit.concurrent is not None:
         specs.append(Spec("slots", by, f"{by}{whose}", min(limit.concurrent, MOST), 0.0))
     return specs
+
+
+def _claim(spec: Spec, team: str, key: str, amount: int) -> Claim:
+    return Claim(spec.kind, team, key, amount, spec.limit, spec.window, note=spec)
 
 
 def _key(spec: Spec, key_id: str, feature: str) -> str:

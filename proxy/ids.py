@@ -16,5 +16,5 @@ def new_id() -> str:
         return _pool.pop()
     except IndexError:
         drawn = os.urandom(_DRAWN * _DIGITS // 2).hex()
-        _pool.extend(drawn[at : at + _DIGITS] for at in range(0, len(drawn), _DIGITS))
+        _pool.extend([drawn[at : at + _DIGITS] for at in range(0, len(drawn), _DIGITS)])
         return _pool.pop()

@@ -7,7 +7,7 @@ own the flow.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -25,7 +25,7 @@ from proxy.telemetry.log import describe
 class Step:
     """One policy, and which of its hooks it overrides: what it leaves out costs nothing."""
 
-    __slots__ = ("claims", "enforce", "name", "policy", "replies", "requests")
+    __slots__ = ("claims", "counts", "enforce", "name", "policy", "replies", "requests", "watches")
 
     def __init__(self, policy: Policy[Any]) -> None:
         cls = type(policy)
@@ -35,6 +35,10 @@ class Step:
         self.requests = cls.on_request is not Policy.on_request
         self.claims = cls.claims is not Policy.claims
         self.replies = cls.on_reply is not Policy.on_reply
+        self.watches = policy.changes_request and not policy.enforce
+        """It would change the request, and must not."""
+        self.counts: dict[str, list[float]] = {}
+        """How often it decided what, since the metrics began."""
 
 
 class PolicyFault(ApiError):
@@ -63,11 +67,25 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
             await _admit(call, pending)
             pending = []
         if step.requests:
-            reply = await _request(call, step)
-            if reply is not None:
-                if pending:
-                    await _admit(call, pending)
-                return reply, position
+            try:
+                reply = await (_unchanged(call, step) if step.watches else step.policy.on_request(call))
+            except ApiError as error:
+                _refused(call, step, error)
+            except Exception as error:
+                if step.enforce:
+                    raise _fault(call, step, error) from error
+                _decided(call, step, "fail")
+            else:
+                if reply is None:
+                    if not step.claims:
+                        _decided(call, step, "pass")
+                elif step.enforce:
+                    _decided(call, step, "answer")
+                    if pending:
+                        await _admit(call, pending)
+                    return reply, position
+                else:
+                    _decided(call, step, "shadow_answer")
         if step.claims:
             try:
                 claims = step.policy.claims(call)
@@ -95,80 +113,62 @@ def _check_template(call: Call, steps: Sequence[Step]) -> None:
         )
 
 
-async def _request(call: Call, step: Step) -> Reply | None:
-    policy = step.policy
-    shadow = None
-    if not step.enforce and policy.changes_request:
-        # Shadow mode must not change the call, whatever the policy's author thought of.
-        shadow = (orjson.dumps(call.request.body), list(call.route))
+async def _unchanged(call: Call, step: Step) -> Reply | None:
+    """Ask a policy that only watches, whatever its author thought of, and undo what it did to the call."""
+    body, route = orjson.dumps(call.request.body), list(call.route)
     try:
-        reply = await policy.on_request(call)
-    except ApiError as error:
-        _refused(call, step, error)
-        return None
-    except Exception as error:
-        if step.enforce:
-            raise _fault(call, step, error) from error
-        _decided(call, step, "fail")
-        return None
+        return await step.policy.on_request(call)
     finally:
-        if shadow is not None:
-            call.request.body = orjson.loads(shadow[0])
-            call.route = shadow[1]
-    if reply is not None:
-        if not step.enforce:
-            _decided(call, step, "shadow_answer")
-            return None
-        _decided(call, step, "answer")
-        return reply
-    if not step.claims:
-        _decided(call, step, "pass")
-    return None
+        call.request.body = orjson.loads(body)
+        call.route = route
 
 
 async def _admit(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> None:
     """Take the claims of adjacent policies in one atomic step."""
-    runtime = call.runtime
     claims: list[Claim] = []
     for step, some in pending:
-        for claim in some:
-            claim.policy = step
-            if not step.enforce:
+        if not step.enforce:
+            for claim in some:
                 claim.enforce = False
-            claims.append(claim)
+        claims += some
     hold = Hold(new_id(), claims)
     call.claimed.append(hold)
     try:
-        verdict = await runtime.store.admit(hold)
+        verdict = await call.runtime.store.admit(hold)
     except StoreUnavailable:
-        for step, some in pending:
-            runtime.metrics.degraded.inc((step.name,))
-            if step.policy.store_down == "refuse" and any(claim.enforce for claim in some):
-                call.notes["unadmitted"] = True
-                _decided(call, step, "store_down")
-                raise ApiError(
-                    "store_unavailable",
-                    "The limits cannot be checked at the moment; try again shortly.",
-                    retry_after=1.0,
-                ) from None
-            _decided(call, step, "pass")
+        _unadmitted(call, pending)
         return
-    offset = 0
-    refusing: tuple[Step, int] | None = None
+    states, refused = verdict.states, verdict.refused
+    refusing: Step | None = None
+    at = 0
     for step, some in pending:
-        states = verdict.states[offset : offset + len(some)]
-        if not verdict.admitted and offset <= verdict.refused < offset + len(some):
-            refusing = (step, verdict.refused)
-        elif any(state.refused and not claim.enforce for state, claim in zip(states, some, strict=False)):
-            _decided(call, step, "shadow_refuse")
-        else:
-            _decided(call, step, "pass")
-        step.policy.admitted(call, some, states)
-        offset += len(some)
+        begin = at
+        decision = "pass"
+        for claim in some:
+            if at == refused:
+                refusing = step
+            if states[at].refused and not claim.enforce:
+                decision = "shadow_refuse"
+            at += 1
+        if step is not refusing:
+            _decided(call, step, decision)
+        step.policy.admitted(call, some, states[begin:at])
     if refusing is not None:
         call.claimed.remove(hold)
-        step, index = refusing
-        raise _refusal(call, step, step.policy.refusal(call, claims[index], verdict.states[index]))
+        raise _refusal(call, refusing, refusing.policy.refusal(call, claims[refused], states[refused]))
+
+
+def _unadmitted(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> None:
+    """Decide without the store, as each policy's ``store_down`` says."""
+    for step, some in pending:
+        call.runtime.metrics.degraded.inc((step.name,))
+        if step.policy.store_down == "refuse" and any(claim.enforce for claim in some):
+            call.notes["unadmitted"] = True
+            _decided(call, step, "store_down")
+            raise ApiError(
+                "store_unavailable", "The limits cannot be checked at the moment; try again shortly.", retry_after=1.0
+            ) from None
+        _decided(call, step, "pass")
 
 
 def _refused(call: Call, step: Step, error: ApiError) -> None:
@@ -194,7 +194,10 @@ def _fault(call: Call, step: Step, error: Exception) -> PolicyFault:
 
 
 def _decided(call: Call, step: Step, decision: str, error: ApiError | None = None) -> None:
-    call.runtime.metrics.decisions.inc((step.name, decision))
+    count = step.counts.get(decision)
+    if count is None:
+        count = step.counts[decision] = call.runtime.metrics.decisions.cell((step.name, decision))
+    count[0] += 1
     if decision == "shadow_refuse" or decision == "shadow_answer":
         call.log.setdefault("shadow", []).append(step.name)
     if call.explain is not None:
@@ -315,40 +318,44 @@ class Shadow:
 class Replayed:
     """A policy's own answer as a source: batches of chunks in the form that the client asked for."""
 
-    __slots__ = ("_iterator", "_sync", "_wants_whole", "waited", "whole")
+    __slots__ = ("_held", "_iterator", "_sync", "waited", "whole")
 
     def __init__(self, reply: Reply, *, whole: bool) -> None:
-        source = reply.source
-        self._sync = None if isinstance(source, AsyncIterator) or hasattr(source, "__aiter__") else iter(source)
-        self._iterator = source.__aiter__() if self._sync is None else None  # type: ignore[union-attr]
-        self._wants_whole = whole
+        source: Any = reply.source
         self.whole = whole
         self.waited = 0.0
+        self._held: Sequence[Chunk] | None = None
+        self._sync: Iterator[Any] | None = None
+        self._iterator: AsyncIterator[Any] | None = None
+        if whole and type(source) is tuple and len(source) == 1 and source[0].whole:
+            self._held = source  # what is wanted, as it is wanted
+        elif hasattr(source, "__aiter__"):
+            self._iterator = source.__aiter__()
+        else:
+            self._sync = iter(source)
 
     async def _some(self) -> Sequence[Chunk] | None:
-        found: Any
+        found: Any = None
         if self._sync is not None:
             found = next(self._sync, None)
-            if found is None:
-                return None
-        else:
-            assert self._iterator is not None
+        elif self._iterator is not None:
             try:
                 found = await self._iterator.__anext__()
             except StopAsyncIteration:
                 return None
-        return found if type(found) is list else (found,)
+        return found if found is None or type(found) is list else (found,)
 
     def held(self) -> Sequence[Chunk] | None:
-        """Return nothing: a policy's answer is asked for."""
-        return None
+        """Return a whole answer that is there already, if the client asked for one."""
+        held, self._held = self._held, None
+        return held
 
     async def next(self) -> Sequence[Chunk] | None:
         """Return the next batch, None at the end."""
-        some = await self._some()
+        some = self.held() or await self._some()
         if some is None:
             return None
-        if not self._wants_whole:
+        if not self.whole:
             if some and some[0].whole:
                 return [piece for chunk in some for piece in unfold(chunk)]
             return some

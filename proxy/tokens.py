@@ -27,6 +27,8 @@ PER_REQUEST: Final = 3
 #: Above this many characters a count leaves the event loop (145 µs for 4.5 KB).
 OFF_LOOP: Final = 16_384
 _SLICE: Final = 65_536
+#: Fields of a chat request that the model reads as JSON.
+_WRITTEN_OUT: Final = frozenset(("tools", "functions", "response_format"))
 _VOCABULARY: Final = Path(__file__).parent / "vocabulary"
 _SHA256: Final = {
     "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
@@ -162,6 +164,8 @@ def parts(request: ApiRequest) -> tuple[list[str], int]:
         content = message.get("content")
         if type(content) is str:
             texts.append(content)
+            if len(message) == 2:
+                continue  # the other is its role
         elif content:
             for part in content:
                 kind = part.get("type")
@@ -182,9 +186,8 @@ def parts(request: ApiRequest) -> tuple[list[str], int]:
             for name in ("name", "refusal", "reasoning_content"):
                 if type(message.get(name)) is str:
                     texts.append(message[name])
-    for name in ("tools", "functions", "response_format"):
-        if value := body.get(name):
-            texts.append(orjson.dumps(value).decode())
+    if not _WRITTEN_OUT.isdisjoint(body):
+        texts += [orjson.dumps(value).decode() for name, value in body.items() if value and name in _WRITTEN_OUT]
     return texts, extra
 
 
@@ -196,8 +199,10 @@ def bound(request: ApiRequest) -> int:
 
 def estimate(request: ApiRequest, model: str = "") -> int:
     """Return about how many tokens the prompt has, leaning high, without counting."""
-    texts, extra = parts(request)
-    return extra + sum(map(guess_text, texts))
+    texts, total = parts(request)
+    for text in texts:
+        total += guess_text(text)
+    return total
 
 
 async def count(request: ApiRequest, model: str, stop: int | None = None) -> int:

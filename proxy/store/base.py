@@ -34,7 +34,6 @@ class Claim:
     window: float = 0.0
     period: str = ""
     enforce: bool = True
-    policy: Any = None
     note: Any = None
     """The policy's own, to tell its claims apart in `refusal` and `admitted`."""
     above: int | None = None

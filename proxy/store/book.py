@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor
-from typing import Final, NamedTuple
+from typing import Final
 
 from proxy.store.base import Claim, ClaimState, Hold, Verdict
 from proxy.store.period import period_end
@@ -46,19 +46,15 @@ class Counter:
                 self.at = now
             return
         if self.used:
-            self.used = max(0.0, self.used - (now - self.at) * limit / window)
+            used = self.used - (now - self.at) * limit / window
+            self.used = used if used > 0.0 else 0.0  # noqa: FURB136 - a fifth of max's time
         self.at = now
         self.limit = limit
         self.window = window
 
 
-class Part(NamedTuple):
-    """What a hold has taken for one of its claims."""
-
-    at: int
-    kind: str
-    counter: Counter
-    amount: int
+#: What a hold has taken for one of its claims: which of them, its kind, from which counter, how much.
+Part = tuple[int, str, Counter, int]
 
 
 class Book:
@@ -67,8 +63,8 @@ class Book:
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.counters: dict[CounterKey, Counter] = {}
-        self.holds: dict[str, tuple[Part, ...]] = {}
-        self.tombs: dict[str, tuple[float, tuple[Part, ...]]] = {}
+        self.holds: dict[str, Sequence[Part]] = {}
+        self.tombs: dict[str, tuple[float, Sequence[Part]]] = {}
         self.done: dict[str, float] = {}
         self.dirty: set[Counter] = set()
         """Counters whose booked state changed; a persistent store writes and clears it."""
@@ -82,52 +78,53 @@ class Book:
 
     def admit(self, hold: Hold, now: float, wall: float) -> Verdict:
         """Take all of ``hold``'s claims or none; ``now`` is monotonic, ``wall`` seconds since 1970."""
+        seen: list[tuple[Claim, Counter, float | None, float, int]] = []
         parts: list[Part] = []
-        undo: list[tuple[Counter, float, int]] = []
-        waits: list[tuple[Claim, Counter, bool, float]] = []
         skip: tuple[int, ...] = ()
         refused = -1
+        lasting = False
         booked = 0.0
         for i, claim in enumerate(hold.claims):
             kind, amount, limit = claim.kind, claim.amount, claim.limit
             counter = self.counter((kind, claim.team, claim.key, claim.period))
-            meter = kind == "rate" or kind == "tokens"
-            if meter:
+            slack = 0.0
+            if kind == "rate" or kind == "tokens":
                 counter.leak(limit, claim.window, now)
+                slack = SLACK
             elif kind != "slots":
                 booked = counter.used
+            used, held = counter.used, counter.held
+            wait = None
             if claim.above is not None and booked < claim.above:
                 skip += (i,)
-                waits.append((claim, counter, False, 0.0))
-                continue
-            if limit is not None and counter.used + counter.held + amount > limit + (SLACK if meter else 0):
-                waits.append((claim, counter, True, _wait(claim, counter, wall)))
+            elif limit is not None and used + held + amount > limit + slack:
+                wait = _wait(claim, counter, wall)
                 if not claim.enforce:
                     skip += (i,)
                 elif refused < 0:
                     refused = i
-                continue
-            undo.append((counter, counter.used, counter.held))
-            if kind == "rate":
-                counter.used += amount
+            elif kind == "rate":
+                counter.used = used + amount
                 self.dirty.add(counter)
             else:
-                counter.held += amount
-                parts.append(Part(i, kind, counter, amount))
-            waits.append((claim, counter, False, 0.0))
+                counter.held = held + amount
+                parts.append((i, kind, counter, amount))
+            if kind != "rate":
+                lasting = True
+            seen.append((claim, counter, wait, used, held))
         if refused >= 0:
             hold.settled = True
-            for counter, used, held in reversed(undo):
+            for _, counter, _, used, held in reversed(seen):
                 counter.used = used
                 counter.held = held
         else:
             hold.epoch = self.epoch
             hold.skip = skip
             if parts:
-                self.holds[hold.id] = tuple(parts)
-            elif not any(claim.kind != "rate" for claim in hold.claims):
+                self.holds[hold.id] = parts
+            elif not lasting:
                 hold.settled = True
-        states = [_state(claim, counter, full, wait, wall) for claim, counter, full, wait in waits]
+        states = [_state(claim, counter, wait, wall) for claim, counter, wait, _, _ in seen]
         return Verdict(refused < 0, states, refused, self.epoch)
 
     def settle(self, hold: Hold, actual: Sequence[int], now: float, wall: float) -> bool:
@@ -136,7 +133,7 @@ class Book:
         if parts is not None:
             for index, kind, counter, amount in parts:
                 counter.held -= amount
-                if kind != "slots":
+                if kind != "slots" and actual[index] > 0:
                     self._book(counter, kind, actual[index], now)
             return True
         tomb = self.tombs.pop(hold.id, None)
@@ -145,7 +142,7 @@ class Book:
                 more = max(0, actual[index]) - amount
                 # A meter may have leaked what was booked: giving it back could be giving it twice.
                 if kind != "slots" and (more > 0 or kind != "tokens"):
-                    self._book(counter, kind, more, now, floor=-amount)
+                    self._book(counter, kind, more, now)
             return True
         if hold.epoch == self.epoch or hold.id in self.done:
             return False
@@ -158,8 +155,7 @@ class Book:
                 self._book(counter, claim.kind, actual[index], now)
         return True
 
-    def _book(self, counter: Counter, kind: str, amount: int, now: float, floor: int = 0) -> None:
-        amount = max(amount, floor)
+    def _book(self, counter: Counter, kind: str, amount: int, now: float) -> None:
         if amount:
             if kind == "tokens":
                 counter.leak(counter.limit or None, counter.window, now)
@@ -185,7 +181,7 @@ class Book:
             if claim.kind in ("rate", "tokens"):
                 counter.leak(claim.limit, claim.window, now)
             full = claim.limit is not None and counter.used + counter.held + claim.amount > claim.limit + SLACK
-            states.append(_state(claim, counter, full, _wait(claim, counter, wall) if full else 0.0, wall))
+            states.append(_state(claim, counter, _wait(claim, counter, wall) if full else None, wall))
         return states
 
     def sweep(self, now: float, wall: float) -> list[CounterKey]:
@@ -224,13 +220,20 @@ def _wait(claim: Claim, counter: Counter, wall: float) -> float:
     return (counter.used - room) * claim.window / limit
 
 
-def _state(claim: Claim, counter: Counter, refused: bool, wait: float, wall: float) -> ClaimState:
+def _state(claim: Claim, counter: Counter, wait: float | None, wall: float) -> ClaimState:
     limit, used, held = claim.limit, counter.used, counter.held
     if claim.kind == "rate" or claim.kind == "tokens":
         reset = (used + held) * claim.window / limit if limit else 0.0
         whole = ceil(used - SLACK)
     else:
-        reset = max(0.0, period_end(claim.period) - wall) if claim.period else 0.0
-        whole = int(used)
-    remaining = 0 if limit is None else max(0, floor(limit - used - held + SLACK))
-    return ClaimState(refused, remaining, whole + held, reset, wait, held)
+        reset = period_end(claim.period) - wall if claim.period else 0.0
+        whole = floor(used)
+    remaining = 0 if limit is None else floor(limit - used - held + SLACK)
+    return ClaimState(
+        wait is not None,
+        remaining if remaining > 0 else 0,  # noqa: FURB136 - a fifth of max's time
+        whole + held,
+        reset if reset > 0.0 else 0.0,  # noqa: FURB136
+        wait or 0.0,
+        held,
+    )

@@ -232,8 +232,8 @@ class EmbeddedStore(Store):
     def _take_back(self, hold: Hold) -> None:
         if self._keeper is not None:
             self._keeper.gave_up(hold.id)
-        for part in self._book.holds.pop(hold.id, ()):
-            part.counter.held -= part.amount
+        for _, _, counter, amount in self._book.holds.pop(hold.id, ()):
+            counter.held -= amount
         hold.epoch = ""
 
     def _flush(self) -> None:

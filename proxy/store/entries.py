@@ -32,13 +32,16 @@ class Entries:
 
     def put(self, key: str, value: bytes, until: float) -> None:
         """Keep an entry; one larger than the whole bound is not kept."""
-        self.pop(key)
-        if len(value) > self.max_bytes:
+        entries = self._entries
+        if key in entries:
+            self.pop(key)
+        size = len(value)
+        if size > self.max_bytes:
             return
-        self._entries[key] = (until, value)
-        self.bytes += len(value)
-        while len(self._entries) > self.max_items or self.bytes > self.max_bytes:
-            self.bytes -= len(self._entries.popitem(last=False)[1][1])
+        entries[key] = (until, value)
+        self.bytes += size
+        while len(entries) > self.max_items or self.bytes > self.max_bytes:
+            self.bytes -= len(entries.popitem(last=False)[1][1])
 
     def pop(self, key: str) -> None:
         """Forget an entry."""

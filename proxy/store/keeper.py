@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -23,7 +23,7 @@ class Changes:
 
     def __init__(self) -> None:
         self.counters: set[Counter] = set()
-        self.holds: dict[str, tuple[Part, ...]] = {}
+        self.holds: dict[str, Sequence[Part]] = {}
         self.ended: list[str] = []
         self.untombed: list[str] = []
         self.ledger = Ledger()
@@ -87,8 +87,8 @@ class Keeper:
             book.tombs[id] = (at, self._parts(rows))
         for id, rows in holds.items():
             book.holds[id] = parts = self._parts(rows)
-            for part in parts:
-                part.counter.held += part.amount
+            for _, _, counter, amount in parts:
+                counter.held += amount
         dead = list(holds)
         book.bury(dead, mono, wall)
         journal.fold(
@@ -200,18 +200,18 @@ class Keeper:
             journal.change_many("delete from cache where key = ?", drop)
         journal.change("pragma incremental_vacuum(1000)")
 
-    def _parts(self, rows: list[Any]) -> tuple[Part, ...]:
-        parts = []
+    def _parts(self, rows: list[Any]) -> list[Part]:
+        parts: list[Part] = []
         for at, kind, team, key, period, amount, limit, window in rows:
             counter = self._book.counter((kind, team, key, period))
             if not counter.limit:
                 counter.limit, counter.window = limit, window
-            parts.append(Part(at, kind, counter, amount))
-        return tuple(parts)
+            parts.append((at, kind, counter, amount))
+        return parts
 
     def _rows(self, counters: Iterable[Counter], mono: float, wall: float) -> list[tuple[Any, ...]]:
         return [(*c.key, c.used, wall - (mono - c.at), c.limit, c.window) for c in counters]
 
 
-def _plain(parts: tuple[Part, ...]) -> list[tuple[Any, ...]]:
+def _plain(parts: Sequence[Part]) -> list[tuple[Any, ...]]:
     return [(at, *counter.key, amount, counter.limit, counter.window) for at, _, counter, amount in parts]

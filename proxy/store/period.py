@@ -5,21 +5,32 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+#: The day last asked for, which is nearly always today: its begin, its end, its month's and its own name.
+_last = (0.0, 0.0, "", "")
 
-@lru_cache(maxsize=64)
-def _names(day: int) -> tuple[str, str]:
-    date = datetime.fromtimestamp(day * 86400, UTC)
-    return f"{date:%Y-%m}", f"{date:%Y-%m-%d}"
+
+def _day(timestamp: float) -> tuple[float, float, str, str]:
+    global _last
+    begin = timestamp // 86400 * 86400
+    date = datetime.fromtimestamp(begin, UTC)
+    _last = (begin, begin + 86400, f"{date:%Y-%m}", f"{date:%Y-%m-%d}")
+    return _last
 
 
 def month_of(timestamp: float) -> str:
     """Return the month of a wall time (seconds since 1970), in UTC."""
-    return _names(int(timestamp // 86400))[0]
+    day = _last
+    if not day[0] <= timestamp < day[1]:
+        day = _day(timestamp)
+    return day[2]
 
 
 def day_of(timestamp: float) -> str:
     """Return the day of a wall time (seconds since 1970), in UTC."""
-    return _names(int(timestamp // 86400))[1]
+    day = _last
+    if not day[0] <= timestamp < day[1]:
+        day = _day(timestamp)
+    return day[3]
 
 
 @lru_cache(maxsize=256)
