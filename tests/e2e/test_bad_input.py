@@ -146,6 +146,7 @@ def test_nothing_goes_upstream(prey: Sidecar, upstream: Upstream) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_bodies(prey: Sidecar, upstream: Upstream) -> None:
     """R12 in full: 0 × 5xx, the slowest within 250 ms, memory + 20 MiB at most."""
@@ -191,6 +192,7 @@ async def test_spoiled_requests(prey: Sidecar) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1800)
 async def test_twenty_thousand_requests(prey: Sidecar) -> None:
     """R13 in full."""

@@ -211,7 +211,7 @@ few = settings(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )  # fmt: skip
 fewer = settings(few, max_examples=30)
-many = settings(few, max_examples=10_000)
+many = settings(few, max_examples=2_500)
 
 
 @fewer
@@ -237,7 +237,7 @@ def test_redis_agrees_with_the_model(
 def test_a_file_agrees_with_the_model_in_full(
     operations: list[Any], runner: asyncio.Runner, tmp_path_factory: Any
 ) -> None:
-    """10,000 interleavings on a file store."""
+    """2,500 interleavings on a file store."""
     runner.run(play(FileWorld(tmp_path_factory.getbasetemp()), operations))
 
 
@@ -248,5 +248,5 @@ def test_a_file_agrees_with_the_model_in_full(
 def test_redis_agrees_with_the_model_in_full(
     operations: list[Any], runner: asyncio.Runner, sidecars: list[RedisStore], valkey: Any
 ) -> None:
-    """10,000 interleavings on Redis."""
+    """2,500 interleavings on Redis."""
     runner.run(play(RedisWorld(valkey, sidecars), operations))

@@ -32,6 +32,7 @@ TOOLS = [
 ]
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.slow,  # a few seconds where nobody else computes, a minute where somebody does
     pytest.mark.skipif(
         not (FETCHED or os.environ.get("LLM_SIDECAR_DEMO") == "1"),
