@@ -124,9 +124,12 @@ class OpenAIDecoder(StreamDecoder):
         if not choices:
             return self._without_choices(event, piece, data)
         chunk = Chunk(piece, data)
-        if piece.get("usage"):
-            # Usage belongs on a chunk of its own; some servers repeat it on every chunk, cumulative.
-            self._usage = piece.pop("usage")
+        usage = piece.get("usage")
+        if usage is not None:
+            # Usage belongs on a chunk of its own; some servers repeat it on every chunk, cumulative, or empty at first.
+            if usage:
+                self._usage = usage
+            del piece["usage"]
             chunk.raw = None
         if piece.get("error"):
             raise self._provider.in_band(piece["error"])

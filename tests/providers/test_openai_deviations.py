@@ -11,6 +11,7 @@ from proxy.chunk import Chunk
 from proxy.errors import UpstreamError
 from proxy.providers.base import Target
 from proxy.providers.openai import OpenAI, OpenAISettings
+from proxy.reply import frames
 from proxy.request import ChatRequest
 from proxy.shape import Fold
 from proxy.upstream.base import UpstreamRequest
@@ -180,6 +181,18 @@ def test_092_usage_is_found_and_whole_or_it_is_none() -> None:
     message = {"role": "assistant", "content": "x"}
     assert whole(message, usage={"prompt_tokens": 1, "completion_tokens": 2})["usage"] == USAGE
     assert "usage" not in whole(message, usage={**USAGE, "completion_tokens": None})
+
+
+@pytest.mark.parametrize("empty", [{}, False, 0, ""])
+def test_092_empty_usage_on_every_chunk_is_none(empty: Any) -> None:
+    """A server that writes an empty usage before it knows the numbers: the client sees usage as it asked, or not at all."""
+    chunks = play(
+        piece({"content": "x"}, usage=empty), piece({"content": "y"}, usage=empty), piece({}, "stop", usage=USAGE)
+    )
+    seen = [orjson.loads(line[6:]) for line in frames(chunks, False).split(b"\n\n") if line]
+    assert not any("usage" in one for one in seen)
+    seen = [orjson.loads(line[6:]) for line in frames(chunks, True).split(b"\n\n") if line]
+    assert [one["usage"] for one in seen] == [None, None, None, USAGE]
 
 
 def test_093_the_envelope_has_openais_types() -> None:
