@@ -31,6 +31,7 @@ MAX_REPLY: Final = 64 * 1024 * 1024
 MAX_ERROR: Final = 1024 * 1024
 #: The longest that an attempt waits for the next because the upstream asked for it.
 MAX_WAIT: Final = 5.0
+_BOM: Final = b"\xef\xbb\xbf"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _UPSTREAM_IDS: Final = ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id")
 
@@ -226,9 +227,11 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
             if kind == "application/json" or not kind[:17].lower().startswith("text/event-stream"):
                 body = await reply.body(MAX_REPLY)
                 try:
-                    if not body.startswith(b"{") and _events(body):
-                        source = Source(call, entry, reply, None, started)
-                        return _played(call, source, provider.decoder(sent), body, sent)
+                    if not body.startswith(b"{"):
+                        body = body.removeprefix(_BOM)  # RFC 8259, 8.1: a reader may ignore it
+                        if _events(body):
+                            source = Source(call, entry, reply, None, started)
+                            return _played(call, source, provider.decoder(sent), body, sent)
                     chunk = provider.decode(200, headers, body, sent)
                 except MISREAD as error:
                     raise misread(call, entry, error) from error

@@ -167,6 +167,15 @@ async def test_109_a_stream_by_another_name(serve: Serve, vendor: str) -> None:
     assert cut.status_code == 502, cut.text
 
 
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_109_a_byte_order_mark_is_no_part_of_the_answer(serve: Serve, vendor: str) -> None:
+    """A server that begins its JSON with a byte order mark is understood, and the client gets JSON without one."""
+    sidecar, _ = await serve(lambda seen: Answer(b"\xef\xbb\xbf" + seen.dialect.whole(seen.ask())), vendor)
+    reply = await sidecar.chat("hi", model=f"{vendor}/m")
+    assert reply.status_code == 200 and reply.content.startswith(b"{")
+    assert reply.json()["choices"][0]["message"]["content"]
+
+
 @pytest.mark.parametrize("what", ["text", "tools"])
 @pytest.mark.parametrize("vendor", VENDORS)
 async def test_109_an_answer_in_the_other_form(serve: Serve, schemas: Path, vendor: str, what: str) -> None:
