@@ -233,9 +233,12 @@ def _deployment(path: str) -> tuple[str, str] | None:
     """Return endpoint and model of an Azure client's path, None for any other."""
     if not path.startswith("/openai/deployments/"):
         return None
-    model, _, rest = path.removeprefix("/openai/deployments/").partition("/")
-    endpoint = GENERATING.get(f"/{rest}")
-    return (endpoint, model) if model and endpoint else None
+    rest = path.removeprefix("/openai/deployments/")
+    for route, endpoint in GENERATING.items():  # from its end, for a model's name may hold a slash
+        if rest.endswith(route):
+            model = rest.removesuffix(route)
+            return (endpoint, model) if model else None
+    return None
 
 
 def _not_found(path: str) -> ApiError:

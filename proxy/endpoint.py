@@ -84,15 +84,14 @@ async def generate(
 
 def _prepare(call: Call, headers: dict[bytes, bytes]) -> None:
     runtime = call.runtime
-    if len(headers) > 4:
-        call.trace = traceparent(headers)
-        wish = headers.get(b"cache-control")
-        if wish is not None:
-            call.wants_cache = wish.decode("latin-1")
-        if b"x-llm-sidecar-hop" in headers:
-            call.notes["hop"] = f"{hops(headers)},{runtime.hop}"
-        if headers.get(b"x-llm-explain") == b"1" and "llm:manage" in call.caller.permissions:
-            call.explain = []
+    call.trace = traceparent(headers)
+    wish = headers.get(b"cache-control")
+    if wish is not None:
+        call.wants_cache = wish.decode("latin-1")
+    if b"x-llm-sidecar-hop" in headers:
+        call.notes["hop"] = f"{hops(headers)},{runtime.hop}"
+    if headers.get(b"x-llm-explain") == b"1" and "llm:manage" in call.caller.permissions:
+        call.explain = []
     if runtime.teams:
         set_team(call)
 

@@ -10,7 +10,8 @@ from proxy.ids import new_id
 
 _ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _UNFIT: Final = re.compile(r"[^\t\x20-\x7e]")
-_TRACE: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+#: Version ff and ids of nothing but zeros are invalid.
+_TRACE: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:

@@ -57,6 +57,36 @@ async def test_every_request_has_one_line_with_all_fields(
             assert line["code"] == reply.json()["error"]["code"] and line["outcome"] == "refused"
 
 
+async def test_a_request_of_few_headers_keeps_what_they_say() -> None:
+    """A client that sends nothing but what it must is heard all the same: its trace, its hops, its wishes."""
+    body = json.dumps({**GOOD, "model": "m"}).encode()
+    async with inline("") as side:
+        reader, writer = await asyncio.open_connection("127.0.0.1", side.client.base_url.port)
+        for name, value in ((b"traceparent", TRACE.encode()), (b"x-llm-explain", b"1")):
+            writer.write(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n%b: %b\r\ncontent-length: %d\r\n\r\n%b"
+                % (name, value, len(body), body)
+            )
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        assert b"x-llm-policies:" in head
+        writer.close()
+        assert [line["trace_id"] for line in await side.lines()] == [TRACE[3:35], None]
+
+
+@pytest.mark.parametrize("model", ["m", "echo/m", "a/b/c"])
+async def test_a_deployment_may_be_named_as_any_model(model: str) -> None:
+    """The model in an Azure client's path may hold a slash, as `provider/model` does; without one there is no route."""
+    async with inline("") as side:
+        reply = await side.client.post(f"/openai/deployments/{model}/chat/completions?api-version=1", json=GOOD)
+        assert reply.status_code == 200, reply.text
+        (line,) = await side.lines()
+        assert (line["model"], line["endpoint"]) == (model, "chat")
+        for path in ("/chat/completions", f"{model}/", f"{model}/nothing"):
+            lost = await side.client.post(f"/openai/deployments/{path}", json=GOOD)
+            assert lost.status_code == 404, path
+
+
 @pytest.mark.parametrize(
     ("raw", "code"),
     [

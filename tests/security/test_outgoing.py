@@ -217,7 +217,8 @@ def test_ids_from_callers_are_checked(sidecar: Sidecar, upstream: Upstream, tag:
         assert (reply.header("x-request-id") == given) is kept, given
         assert sidecar.wait_calls(1, request_id=reply.header("x-request-id"))
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    for given, passed in ((trace, True), ("00-xyz", False), (trace + "-evil", False), (trace.upper(), False)):
+    broken = ("00-xyz", trace + "-evil", trace.upper(), "ff" + trace[2:], trace.replace(trace[3:35], "0" * 32), trace.replace(trace[36:52], "0" * 16))  # fmt: skip
+    for given, passed in ((trace, True), *((one, False) for one in broken)):
         before = upstream.last
         sidecar.chat(f"m;{tag}", headers={"traceparent": given})
         (call,) = upstream.calls(tag, since=before)
