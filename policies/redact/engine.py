@@ -233,9 +233,9 @@ class Engine:
             if finding.end > reach:
                 reach = finding.end
         _resolve(cluster, findings)
-        for region in look.regions:
-            if region.start < decided:
-                findings = _around(region, findings)
+        regions = [region for region in look.regions if region.start < decided]
+        if regions:
+            findings = _around(sorted(regions, key=_START), findings)
         return decided, findings
 
 
@@ -279,15 +279,20 @@ def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
     findings.extend(winners)
 
 
-def _around(region: Finding, findings: list[Finding]) -> list[Finding]:
-    """Add what a region leaves of itself between findings: none of them may uncover the rest of it."""
+def _around(regions: list[Finding], findings: list[Finding]) -> list[Finding]:
+    """Add what regions leave of themselves between findings: none of them may uncover the rest. One pass."""
     kept: list[Finding] = []
-    at = region.start
-    for finding in findings:
-        if finding.start > at and at < region.end:
-            kept.append(Finding(at, min(finding.start, region.end), region.detector))
-        kept.append(finding)
-        at = max(at, finding.end)
-    if at < region.end:
-        kept.append(Finding(at, region.end, region.detector))
-    return kept
+    at = seen = 0
+    for region in regions:
+        at = max(at, region.start)
+        while seen < len(findings) and findings[seen].start < region.end:
+            finding = findings[seen]
+            if finding.start > at:
+                kept.append(Finding(at, finding.start, region.detector))
+            kept.append(finding)
+            at = max(at, finding.end)
+            seen += 1
+        if at < region.end:
+            kept.append(Finding(at, region.end, region.detector))
+            at = region.end
+    return kept + findings[seen:]
