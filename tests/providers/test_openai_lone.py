@@ -71,7 +71,7 @@ def test_what_is_passed_on_is_what_the_parser_would_have_made_of_it(
     envelope: str, usage: bool, text: str, escaped: bool, times: int, junk: bytes
 ) -> None:
     """Whatever the text, passing an event on and decoding it give the client the same JSON and the meter the same text."""
-    string = (json.dumps(text, ensure_ascii=False) if escaped else f"\"{text}\"").encode("utf-8", "surrogatepass")
+    string = (json.dumps(text, ensure_ascii=False) if escaped else f'"{text}"').encode("utf-8", "surrogatepass")
     data = b"data: %b\n\n" % event(envelope, string[:-1] + junk + b'"') * times
     known = learnt(envelope).lone(data, usage)
     if known is None:
