@@ -129,6 +129,7 @@ class Answer:
         """Read a stream's chunks, by index."""
         self = cls()
         calls: dict[int, list[str]] = {}
+        custom: set[int] = set()
         for chunk in chunks:
             if chunk.get("usage"):
                 self.usage = chunk["usage"]
@@ -139,14 +140,18 @@ class Answer:
                 self.text += delta.get("content") or ""
                 for call in delta.get("tool_calls") or ():
                     held = calls.setdefault(call["index"], ["", "", ""])
+                    if call.get("custom"):
+                        custom.add(call["index"])
+                        held[1] += call["custom"].get("name") or ""
+                        held[2] += call["custom"].get("input") or ""
                     function = call.get("function") or {}
                     held[0] += call.get("id") or ""
                     held[1] += function.get("name") or ""
                     held[2] += function.get("arguments") or ""
                 self.finish = choice["finish_reason"] or self.finish
-        for _, (ident, name, arguments) in sorted(calls.items()):
+        for index, (ident, name, arguments) in sorted(calls.items()):
             self.ids.append(ident)
-            self.calls.append((name, loads(arguments)))
+            self.calls.append((name, arguments if index in custom else loads(arguments)))
         return self
 
 
