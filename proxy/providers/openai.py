@@ -84,7 +84,8 @@ class OpenAI(Provider):
         elif not self.stream_usage:
             body.pop("stream_options", None)
         raw = orjson.dumps(body)
-        if not request.simple and foreign(raw, own=self._own):
+        # Elsewhere than in a chat, `messages` and `tools` are fields that nobody has checked.
+        if not request.simple and request.endpoint == "chat" and foreign(raw, own=self._own):
             raw = orjson.dumps(plain(body, self._foreign))
         return UpstreamRequest(
             self.path(request.endpoint, target),

@@ -35,6 +35,8 @@ SEEDS: list[tuple[str, dict[str, Any]]] = [
     ("chat", {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "n"}], "function_call": {"name": "f", "arguments": "{}"}}, {"role": "function", "name": "f", "content": "x"}, {"role": "assistant", "audio": {"id": "x"}, "tool_calls": [{"id": "c2", "type": "custom", "custom": {"name": "c", "input": "i"}}]}, {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "y"}]}], "tools": [{"type": "custom", "custom": {"name": "c", "description": "d", "format": {"type": "grammar"}}}], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]}}}),
     ("embeddings", {"model": "m", "input": ["a", "b"], "dimensions": 3, "encoding_format": "float", "user": "u"}),
     ("embeddings", {"input": [[1, 2], [3]]}),
+    ("embeddings", {"input": "__thought thinking_blocks", "messages": [{"role": "assistant", "tool_calls": [{"id": "c1"}], "tool_call_id": "c"}], "tools": [{}]}),
+    ("completions", {"prompt": "cache_control extra_content", "messages": [{"content": [{}]}], "tools": [{}]}),
     ("completions", {"prompt": "once", "max_tokens": 5, "stream": True, "suffix": "s", "logprobs": 1, "echo": False, "best_of": 1, "n": 1, "stop": ["a"]}),
 ]  # fmt: skip
 VALUES = [
