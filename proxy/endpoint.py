@@ -214,6 +214,7 @@ async def _carry_on(call: Call, source: Source | Replayed, rest: Filters) -> Non
     assert call.audience is not None
     call.alone = True
     call.no_store("stopped")
+    began = monotonic()
     try:
         while (batch := await source.next()) is not None:
             rest.feed(batch)
@@ -231,6 +232,8 @@ async def _carry_on(call: Call, source: Source | Replayed, rest: Filters) -> Non
     except ApiError as error:
         call.audience.fail(error)
         source.abort()
+    finally:
+        call.others_s += monotonic() - began
 
 
 def _shutting_down() -> ApiError:

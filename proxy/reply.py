@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from time import monotonic
 from typing import Final
 
@@ -75,39 +75,47 @@ async def send_stream(
         keeper.touched = True
         return not wire.paused
 
+    paused = 0.0
+
+    async def rest(waiting: Awaitable[int | None]) -> int:
+        """Wait for the client, whose time is not ours."""
+        nonlocal paused
+        began = monotonic()
+        try:
+            return await waiting or 0
+        finally:
+            paused += monotonic() - began
+
     # The first batch decides about the head; with followers, the pace is a matter of waiting.
     pump = source.pump if isinstance(source, Source) and not source.whole and call.audience is None else None
     behind = 0
-    paused = 0.0
-    while batch is not None:
-        if filters:
-            batch = filters.feed(batch)
-        size = put(batch)
-        if size and wire.paused:
-            paused -= monotonic()
-            if call.audience is None:
-                batch = ()  # a slow reader holds what it was sent once, not three times
-                await wire.drain()
-            else:
-                behind = await _room(call, wire, behind + size)
-            paused += monotonic()
-        if pump is not None:
-            await pump(take, None if filters else pass_on, usage=wants_usage)
-            if wire.paused:
-                paused -= monotonic()
-                await wire.drain()
-                paused += monotonic()
-        batch = None if source.whole else await source.next()
-    rest: Sequence[Chunk] = filters.flush() if filters else ()
-    tail = frames(rest, wants_usage)
-    if tail and meter.first is None and not all(chunk.startup for chunk in rest):
-        meter.first = monotonic()
-    source.settle()
-    if not wire.started:
-        wire.start(200, _head(call, _SSE))
-    wire.write(tail + _DONE)
-    wire.end()
-    call.others_s = source.waited + paused
+    try:
+        while batch is not None:
+            if filters:
+                batch = filters.feed(batch)
+            size = put(batch)
+            if size and wire.paused:
+                if call.audience is None:
+                    batch = ()  # a slow reader holds what it was sent once, not three times
+                    await rest(wire.drain())
+                else:
+                    behind = await rest(_room(call, wire, behind + size))
+            if pump is not None:
+                await pump(take, None if filters else pass_on, usage=wants_usage)
+                if wire.paused:
+                    await rest(wire.drain())
+            batch = None if source.whole else await source.next()
+        held: Sequence[Chunk] = filters.flush() if filters else ()
+        tail = frames(held, wants_usage)
+        if tail and meter.first is None and not all(chunk.startup for chunk in held):
+            meter.first = monotonic()
+        source.settle()
+        if not wire.started:
+            wire.start(200, _head(call, _SSE))
+        wire.write(tail + _DONE)
+        wire.end()
+    finally:
+        call.others_s = source.waited + paused
 
 
 async def _room(call: Call, wire: Wire, behind: int) -> int:

@@ -82,8 +82,10 @@ class Source:
                 data = reply.read_nowait()
                 if data is None:
                     began = monotonic()
-                    data = await reply.read()
-                    self.waited += monotonic() - began
+                    try:
+                        data = await reply.read()
+                    finally:
+                        self.waited += monotonic() - began
             except UpstreamError as error:
                 chunks: list[Chunk] = []
                 if self._complete(error, chunks):

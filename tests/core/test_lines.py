@@ -12,7 +12,8 @@ import pytest
 from proxy.call import Usage
 from proxy.telemetry.line import line, who
 from tests.core.inline import inline
-from tests.fakes.sidecar import Sidecar
+from tests.fakes.rawclient import chat, request
+from tests.fakes.sidecar import CLIENT_KEY, Sidecar
 
 FIELDS = (
     "ts", "request_id", "upstream_request_id", "trace_id", "endpoint", "team", "user", "key_id", "feature", "model",
@@ -160,3 +161,23 @@ def test_overhead_is_the_sidecars_own_time(sidecar: Sidecar) -> None:
     assert line["duration_ms"] > 250 and 0 < line["overhead_ms"] < 100, line
     after = sidecar.metrics().sum("llm_overhead_seconds_count"), sidecar.metrics().sum("llm_overhead_seconds_sum")
     assert after[0] == before[0] + 1 and after[1] - before[1] < 0.1
+
+
+@pytest.mark.parametrize("ends", ["error", "cut", "gone", "slow"])
+def test_overhead_is_so_however_the_stream_ends(sidecar: Sidecar, tag: str, ends: str) -> None:
+    """An error event, a lost connection, a client that leaves: the wait before it was the upstream's all the same."""
+    how = {"error": "error=5", "cut": "cut=rst@chunk6", "gone": "hang=chunk@5", "slow": "error=5;first=0.2"}[ends]
+    with sidecar.raw() as client:
+        client.send(request(body=chat(f"gpt-4o;chunks=6;interval=0.05;{how};tag={tag}", stream=True), key=CLIENT_KEY))
+        client.read_until(b"000004")
+        if ends == "gone":
+            time.sleep(0.1)
+        else:
+            client.reply()
+    for _ in range(100):
+        if rows := [row for row in sidecar.calls() if tag in (row["model"] or "")]:
+            break
+        time.sleep(0.02)
+    (line,) = rows
+    assert line["outcome"] == ("client_gone" if ends == "gone" else "upstream_error")
+    assert line["duration_ms"] > 200 and 0 < line["overhead_ms"] < 100, line
