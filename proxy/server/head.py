@@ -28,7 +28,8 @@ _HOST: Final = re.compile(_AUTHORITY + rb"\Z")
 _ABSOLUTE: Final = re.compile(rb"https?://" + _AUTHORITY + rb"(/[^?#]*)?(?:\?([^#]*))?\Z", re.IGNORECASE)
 _MAX_LENGTH_DIGITS: Final = 15
 
-_ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding"))
+#: Framing that is given twice is smuggling; of two credentials, one hop may look at the first and we at the last.
+_ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"api-key"))
 _READ: Final = _ONCE | {b"connection", b"expect"}
 
 

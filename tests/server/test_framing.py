@@ -28,6 +28,8 @@ HEADS = {
     "content-length of 16 digits": POST + b"Content-Length: 1000000000000000\r\n\r\n",
     "content-length with underscore": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
     "content-length in other digits": POST + "Content-Length: ٥\r\n\r\nhello".encode(),
+    "two credentials": POST + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\nContent-Length: 0\r\n\r\n",
+    "two Azure credentials": POST + b"api-key: a\r\nApi-Key: a\r\nContent-Length: 0\r\n\r\n",
     "space before the colon": POST + b"Content-Length : 5\r\n\r\nhello",
     "tab before the colon": POST + b"Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
     "identity coding": POST + b"Transfer-Encoding: identity\r\n\r\n",
