@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -71,6 +72,36 @@ class Strain:
     def slack(self) -> float:
         """Return what to allow on top of a limit, in seconds: sidecar, upstream and client wait for the core in turn."""
         return 3 * max(self.late, default=0.0)
+
+
+class Pulse:
+    """Ask for /healthz again and again, on one connection, in a thread of its own, whatever this loop is busy with.
+
+    ``lags`` says how long each answer took, in seconds: how long the sidecar's loop lets others wait.
+    """
+
+    def __init__(self, sidecar: Sidecar, every: float = 0.005) -> None:
+        self.lags: list[float] = []
+        self._sidecar = sidecar
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat)
+
+    def _beat(self) -> None:
+        data = request("/healthz", method="GET")
+        with self._sidecar.raw() as client:
+            while not self._stop.wait(self._every):
+                began = time.monotonic()
+                assert client.ask(data).status == 200
+                self.lags.append(time.monotonic() - began)
+
+    def __enter__(self) -> Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
 
 
 class Memory:
