@@ -97,8 +97,15 @@ class Sidecar:
     # --- dispatch ---------------------------------------------------------------------------------------
     def direct(self, method: str, path: str) -> Handler | None:
         """Return what serves a generating route without ASGI's detour, None for every other route."""
-        endpoint = GENERATING.get(path.removeprefix("/v1")) if method == "POST" else None
-        return None if endpoint is None else partial(generate, self, endpoint=endpoint)
+        if method != "POST":
+            return None
+        endpoint = GENERATING.get(path.removeprefix("/v1"))
+        if endpoint is not None:
+            return partial(generate, self, endpoint=endpoint)
+        deployment = _deployment(path)
+        if deployment is not None:
+            return partial(generate, self, endpoint=deployment[0], path_model=deployment[1])
+        return None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -156,13 +163,7 @@ class Sidecar:
             open_metrics = scope["path"] == "/metrics" and self.runtime.config.server.metrics == "open"
             if not open_metrics:
                 caller = self.runtime.auth.caller(headers)
-            deployment = _deployment(scope["path"])
-            if deployment is not None:
-                if method != "POST":
-                    raise _wrong_method("POST")
-                await generate(self, wire, headers, *deployment)
-                return
-            if short in GENERATING:
+            if short in GENERATING or _deployment(scope["path"]) is not None:
                 raise _wrong_method("POST")
             if short == "/models" or short.startswith("/models/"):
                 assert caller is not None

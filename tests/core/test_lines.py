@@ -34,6 +34,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     [
         ("POST", "/v1/chat/completions", KEY, {**GOOD, "model": "m"}, {"status": 200, "code": None, "model": "m"}),
         ("POST", "/v1/chat/completions", {}, GOOD, {"status": 401, "code": "invalid_api_key", "user": None}),
+        ("POST", "/openai/deployments/m/chat/completions", {}, GOOD, {"status": 401, "endpoint": "chat"}),
         ("POST", "/v1/chat/completions", KEY, {"model": "m"}, {"status": 400, "model": "m", "user": "ann"}),
         ("POST", "/v1/chat/completions", KEY, [], {"status": 400, "code": "invalid_request", "model": None}),
         ("POST", "/v1/embeddings", KEY, {"model": 7}, {"status": 400, "model": None, "endpoint": "embeddings"}),
@@ -83,6 +84,10 @@ async def test_a_deployment_may_be_named_as_any_model(model: str) -> None:
         assert reply.status_code == 200, reply.text
         (line,) = await side.lines()
         assert (line["model"], line["endpoint"]) == (model, "chat")
+        refused = await side.client.post(f"/openai/deployments/{model}/chat/completions", json={})
+        assert refused.status_code == 400 and [line["endpoint"] for line in await side.lines()] == ["chat", "chat"]
+        wrong = await side.client.get(f"/openai/deployments/{model}/chat/completions")
+        assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
         for path in ("/chat/completions", f"{model}/", f"{model}/nothing"):
             lost = await side.client.post(f"/openai/deployments/{path}", json=GOOD)
             assert lost.status_code == 404, path
