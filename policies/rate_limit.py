@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from policies._holds import Holds
 from policies._shape import MOST, every, plural, reset_in
-from policies.base import ApiError, Call, Caller, Claim, ClaimState, Counter, Kit, Policy, PolicyConfig
+from policies.base import ApiError, Call, Caller, Claim, ClaimState, Counter, Kit, Policy, PolicyConfig, Reply
 from proxy.config.units import Duration
 
 By = Literal["team", "user", "key", "feature"]
@@ -104,19 +104,21 @@ class RateLimit(Policy[RateLimitConfig]):
         super().__init__(config, kit)
         self._holds = Holds(kit)
         self._plans: dict[tuple[str, str], tuple[Row, ...]] = {}
-        self._watches_tokens = any(limit.tokens for limit in config.limits) or any(
+        watches_tokens = any(limit.tokens for limit in config.limits) or any(
             one is not None and one.tokens
             for team in kit.teams.values()
             for one in (team.rate_limit, *(user.rate_limit for user in team.users.values()))
         )
+        if not watches_tokens:
+            self.on_request = super().on_request  # type: ignore[method-assign]  # a prompt's size means nothing here
 
-    async def on_request(self, call: Call) -> None:
-        if self._watches_tokens:
-            for spec, _ in self._plan(call.caller.team, call.caller.user):
-                if spec.kind == "tokens":
-                    key = _key(spec, call.caller.key_id, call.feature)
-                    if self._holds.near(call, key, spec.limit):
-                        await self._holds.count(call)
+    async def on_request(self, call: Call) -> Reply | None:
+        for spec, _ in self._plan(call.caller.team, call.caller.user):
+            if spec.kind == "tokens":
+                key = _key(spec, call.caller.key_id, call.feature)
+                if self._holds.near(call, key, spec.limit):
+                    await self._holds.count(call)
+        return None
 
     def claims(self, call: Call) -> Sequence[Claim]:
         caller = call.caller
@@ -131,9 +133,9 @@ class RateLimit(Policy[RateLimitConfig]):
 
     def admitted(self, call: Call, claims: Sequence[Claim], states: Sequence[ClaimState]) -> None:
         wait = 0.0
-        tightest: dict[str, ClaimState] = {}
-        limits: dict[str, int] = {}
-        for claim, state in zip(claims, states, strict=True):
+        tightest: dict[str, int] = {}
+        for at in range(len(claims)):
+            claim, state = claims[at], states[at]
             if state.refused and state.wait > wait:
                 wait = state.wait
             kind = claim.kind
@@ -141,18 +143,17 @@ class RateLimit(Policy[RateLimitConfig]):
                 continue
             if kind == "tokens":
                 self._holds.saw(claim.team, claim.key, state.remaining)
-            found = tightest.get(kind)
             # The less is left the tighter; of equals the one that takes longer to be whole again.
-            if found is None or (state.remaining, -state.reset) < (found.remaining, -found.reset):
-                tightest[kind] = state
-                limits[kind] = claim.limit or 0
+            if kind not in tightest or _left(state) < _left(states[tightest[kind]]):
+                tightest[kind] = at
         if wait:
             call.notes[self.name] = wait
         if self.enforce:
-            for limited, state in tightest.items():
-                limit, remaining, reset = _HEADERS[limited]
+            for at in tightest.values():
+                claim, state = claims[at], states[at]
+                limit, remaining, reset = _HEADERS[claim.kind]
                 call.headers += (
-                    (limit, str(limits[limited])),
+                    (limit, str(claim.limit)),
                     (remaining, str(state.remaining)),
                     (reset, reset_in(state.reset)),
                 )
@@ -254,6 +255,10 @@ def _specs_of(limit: Any, by: By, user: str) -> list[Spec]:
     if limit.concurrent is not None:
         specs.append(Spec("slots", by, f"{by}{whose}", min(limit.concurrent, MOST), 0.0))
     return specs
+
+
+def _left(state: ClaimState) -> tuple[int, float]:
+    return state.remaining, -state.reset
 
 
 def _claim(spec: Spec, team: str, key: str, amount: int) -> Claim:

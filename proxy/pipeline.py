@@ -23,7 +23,7 @@ from proxy.telemetry.log import describe
 
 
 class Step:
-    """One policy, and which of its hooks it overrides: what it leaves out costs nothing."""
+    """One policy, and which of its hooks it, or its class, overrides: what it leaves out costs nothing."""
 
     __slots__ = ("claims", "counts", "enforce", "name", "policy", "replies", "requests", "watches")
 
@@ -32,7 +32,7 @@ class Step:
         self.policy = policy
         self.name = policy.name
         self.enforce = policy.enforce
-        self.requests = cls.on_request is not Policy.on_request
+        self.requests = getattr(policy.on_request, "__func__", None) is not Policy.on_request
         self.claims = cls.claims is not Policy.claims
         self.replies = cls.on_reply is not Policy.on_reply
         self.watches = policy.changes_request and not policy.enforce
@@ -62,7 +62,7 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
     if "template" in call.request.body:
         _check_template(call, steps)
     pending: list[tuple[Step, Sequence[Claim]]] = []
-    for position, step in enumerate(steps):
+    for step in steps:
         if pending and not step.claims:
             await _admit(call, pending)
             pending = []
@@ -83,7 +83,7 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
                     _decided(call, step, "answer")
                     if pending:
                         await _admit(call, pending)
-                    return reply, position
+                    return reply, steps.index(step)
                 else:
                     _decided(call, step, "shadow_answer")
         if step.claims:

@@ -214,7 +214,7 @@ def _head(call: Call, kind: str) -> bytes:
             f"server-timing: policy;dur={call.policy_s * 1000.0:.1f}, upstream;dur={call.upstream_s * 1000.0:.1f}\r\n"
         )
     for name, value in call.headers:
-        text += f"{name}: {clean(value)}\r\n"
+        text = f"{text}{name}: {value if value.isascii() and value.isprintable() else clean(value)}\r\n"
     if call.explain is not None:
         decided = ", ".join(f"{row['policy']}={row['decision']}" for row in call.explain)
         text += f"x-llm-policies: {clean(decided)}\r\n"

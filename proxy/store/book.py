@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, floor
-from typing import Final
+from typing import Any, Final
 
 from proxy.store.base import Claim, ClaimState, Hold, Verdict
 from proxy.store.period import period_end
@@ -27,13 +27,13 @@ CounterKey = tuple[str, str, str, str]
 
 
 class Counter:
-    """One shared limit's state. ``used``: booked, or the meter's level at time ``at``; ``held`` by running calls."""
+    """One shared limit's state. ``used``: booked (an int), or the meter's level at time ``at`` (a float); ``held`` by running calls."""
 
     __slots__ = ("at", "held", "key", "limit", "used", "window")
 
     def __init__(self, key: CounterKey, used: float = 0, at: float = 0.0) -> None:
         self.key = key
-        self.used = used
+        self.used: Any = used
         self.at = at
         self.held = 0
         self.limit = 0
@@ -78,6 +78,7 @@ class Book:
 
     def admit(self, hold: Hold, now: float, wall: float) -> Verdict:
         """Take all of ``hold``'s claims or none; ``now`` is monotonic, ``wall`` seconds since 1970."""
+        counters = self.counters
         seen: list[tuple[Claim, Counter, float | None, float, int]] = []
         parts: list[Part] = []
         skip: tuple[int, ...] = ()
@@ -86,7 +87,8 @@ class Book:
         booked = 0.0
         for i, claim in enumerate(hold.claims):
             kind, amount, limit = claim.kind, claim.amount, claim.limit
-            counter = self.counter((kind, claim.team, claim.key, claim.period))
+            key = (kind, claim.team, claim.key, claim.period)
+            counter = counters.get(key) or self.counter(key)
             slack = 0.0
             if kind == "rate" or kind == "tokens":
                 counter.leak(limit, claim.window, now)
@@ -216,24 +218,23 @@ def _wait(claim: Claim, counter: Counter, wall: float) -> float:
         return claim.window
     room = limit - counter.held - claim.amount
     if room < 0:
-        return max(UNKNOWN_WAIT, counter.used * claim.window / limit)
-    return (counter.used - room) * claim.window / limit
+        return max(UNKNOWN_WAIT, float(counter.used * claim.window / limit))
+    return float((counter.used - room) * claim.window / limit)
 
 
 def _state(claim: Claim, counter: Counter, wait: float | None, wall: float) -> ClaimState:
     limit, used, held = claim.limit, counter.used, counter.held
     if claim.kind == "rate" or claim.kind == "tokens":
         reset = (used + held) * claim.window / limit if limit else 0.0
-        whole = ceil(used - SLACK)
+        left = 0 if limit is None else floor(limit - used - held + SLACK)
+        used = ceil(used - SLACK)
     else:
         reset = period_end(claim.period) - wall if claim.period else 0.0
-        whole = floor(used)
-    remaining = 0 if limit is None else floor(limit - used - held + SLACK)
-    return ClaimState(
-        wait is not None,
-        remaining if remaining > 0 else 0,  # noqa: FURB136 - a fifth of max's time
-        whole + held,
-        reset if reset > 0.0 else 0.0,  # noqa: FURB136
-        wait or 0.0,
-        held,
-    )
+        if reset < 0.0:
+            reset = 0.0
+        left = 0 if limit is None else limit - used - held
+    if left < 0:
+        left = 0
+    if wait is None:
+        return ClaimState(False, left, used + held, reset, 0.0, held)
+    return ClaimState(True, left, used + held, reset, wait, held)

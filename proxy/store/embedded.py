@@ -104,17 +104,20 @@ class EmbeddedStore(Store):
     def settle(self, hold: Hold, actual: Sequence[int], record: UsageRecord | None = None) -> None:
         if record is not None:
             self._ledger.add(record)
+        keeper = self._keeper
         if not hold.settled:
             hold.settled = True
-            clock = self._clock
-            tomb = hold.id in self._book.tombs
-            if self._book.settle(hold, actual, clock.monotonic(), clock.time()) and self._keeper is not None:
-                self._keeper.settled(hold.id, tomb=tomb)
-        self._flush_later()
+            book, clock = self._book, self._clock
+            tomb = hold.id in book.tombs
+            if book.settle(hold, actual, clock.monotonic(), clock.time()) and keeper is not None:
+                keeper.settled(hold.id, tomb=tomb)
+        if keeper is not None:
+            self._flush_later()
 
     def record(self, record: UsageRecord) -> None:
         self._ledger.add(record)
-        self._flush_later()
+        if self._keeper is not None:
+            self._flush_later()
 
     async def peek(self, claims: Sequence[Claim]) -> Sequence[ClaimState]:
         return self._book.peek(claims, self._clock.monotonic(), self._clock.time())
