@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from proxy.errors import ApiError, bad
 from proxy.providers.base import unsupported
-from proxy.providers.common import NameMap, clean_base64, parse_arguments, parse_data_url
+from proxy.providers.common import NameMap, NameRule, clean_base64, parse_arguments, parse_data_url
 from proxy.providers.conversation import ToolCall, ToolResult, Turn
 from proxy.providers.gemini_signature import plain_id
 
 VENDOR: Final = "Anthropic"
 #: Stands for a user turn without any text: the vendor refuses empty ones.
 PLACEHOLDER: Final = "(empty message)"
+#: Names of tools and ids of calls.
+NAMES: Final = NameRule(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128)
 _IMAGES: Final = frozenset(("image/jpeg", "image/png", "image/gif", "image/webp"))
 _EMAIL: Final = re.compile(r"\S+@\S+")
 _PHONE: Final = re.compile(r"\+?[\d\s().\-/]{7,}")
@@ -46,19 +48,20 @@ def opaque(user: str) -> str:
     return user
 
 
-def call_ids(turns: list[Turn]) -> dict[str, str]:
+def call_ids(calls: list[ToolCall]) -> dict[str, str]:
     """Return the id to send for each call, by the call's place: valid, and given once in the conversation.
 
     In order of appearance alone, so that a conversation that grows keeps its ids.
     """
-    valid = NameMap(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128)
     ids: dict[str, str] = {}
+    if not calls:
+        return ids
+    valid = NameMap(NAMES)
     times: dict[str, int] = {}
-    for turn in turns:
-        for call in turn.calls:
-            id = plain_id(call.id)  # without the signature of a Gemini that it came from
-            n = times[id] = times.get(id, 0) + 1
-            ids[call.where] = valid(id if n == 1 else f"{id}\0{n}")
+    for call in calls:
+        id = plain_id(call.id)  # without the signature of a Gemini that it came from
+        n = times[id] = times.get(id, 0) + 1
+        ids[call.where] = valid(id if n == 1 else f"{id}\0{n}")
     return ids
 
 
@@ -80,18 +83,20 @@ def user_blocks(turn: Turn, ids: dict[str, str]) -> list[Block]:
     A system message in mid-conversation stays where it is, in ``<system>`` tags: appending to the
     conversation must not change the prefix that the vendor has cached.
     """
-    blocks = [_result(result, ids) for result in turn.results]
+    blocks: list[Block] = []
+    for result in turn.results:
+        blocks.append(_result(result, ids))
     for index, message in turn.messages:
         content = message.get("content")
-        if message["role"] != "user":
-            found = text_blocks(content)
-            for block in found:
-                block["text"] = f"<system>\n{block['text']}\n</system>"
-        elif isinstance(content, list):
+        user = message["role"] == "user"
+        if user and type(content) is list:
             found = _parts(content, f"messages[{index}].content")
         else:
             found = text_blocks(content)
-        if found:
+        if not user:
+            for block in found:
+                block["text"] = f"<system>\n{block['text']}\n</system>"
+        if found and "cache_control" in message:
             cache_mark(message, found[-1])
         blocks += found
     return blocks or [{"type": "text", "text": PLACEHOLDER}]

@@ -31,23 +31,24 @@ STATUS: Final = {
 _BIG_INTEGER: Final = re.compile(rb"\d{18}")
 
 
-def loads(data: bytes) -> Any:
-    """Return parsed JSON; where tools are called, integers of any size keep all their digits."""
-    value = orjson.loads(data)
-    if b'"tool_use"' in data and _BIG_INTEGER.search(data):
-        return json_loads(data)
-    return value
+def exact(value: Any, data: bytes) -> Any:
+    """Return ``value``, which ``data`` was parsed to, with all digits of integers above 64 bits."""
+    return json_loads(data) if _BIG_INTEGER.search(data) else value
 
 
 def usage(claimed: Any) -> dict[str, Any] | None:
     """Return OpenAI's usage; the vendor counts cached input beside ``input_tokens``, OpenAI inside."""
-    if not isinstance(claimed, dict) or claimed.get("input_tokens") is None or claimed.get("output_tokens") is None:
+    if type(claimed) is not dict:
+        return None
+    get = claimed.get
+    prompt, completion = get("input_tokens"), get("output_tokens")
+    if prompt is None or completion is None:
         return None  # half a claim is none: all of it is estimated
-    read, written = count(claimed.get("cache_read_input_tokens")), count(claimed.get("cache_creation_input_tokens"))
-    details = claimed.get("output_tokens_details")
+    read, written = count(get("cache_read_input_tokens")), count(get("cache_creation_input_tokens"))
+    details = get("output_tokens_details")
     return usage_of(
-        count(claimed.get("input_tokens")) + read + written,
-        count(claimed.get("output_tokens")),
+        count(prompt) + read + written,
+        count(completion),
         cached=read,
         cache_write=written,
         reasoning=count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
@@ -81,22 +82,30 @@ def whole(body: bytes, memo: Memo, created: int, vendor: str) -> Chunk:
         UpstreamError: the body is an error, or no message.
     """
     try:
-        data = loads(body)
-    except (ValueError, RecursionError):
+        data = orjson.loads(body)
+    except ValueError:
         data = None
-    if not isinstance(data, dict) or not isinstance(data.get("content"), list):
-        if isinstance(data, dict) and data.get("error"):
+    content = data.get("content") if type(data) is dict else None
+    if type(content) is not list:
+        if type(data) is dict and data.get("error"):
             raise error_of(None, data["error"], vendor)
         raise garbage(vendor, f"answered with something that is no message: {outline(body)}")
     try:
-        return _completion(data, memo, created)
-    except (TypeError, AttributeError, ValueError):
+        return _completion(exact(data, body) if _calls_in(content) else data, memo, created)
+    except (TypeError, AttributeError, ValueError, RecursionError):
         raise garbage(vendor, f"answered with a message that makes no sense: {outline(body)}") from None
+
+
+def _calls_in(content: list[Any]) -> bool:
+    for block in content:  # noqa: SIM110 - a generator costs more than the walk
+        if type(block) is dict and block.get("type") == "tool_use":
+            return True
+    return False
 
 
 def named(value: Any, default: str) -> str:
     """Return a name that the vendor gave, else ``default``."""
-    return value if isinstance(value, str) and value else default
+    return value if type(value) is str and value else default
 
 
 def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
@@ -106,7 +115,7 @@ def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
     calls: list[dict[str, Any]] = []
     answered = False
     for block in data["content"]:
-        kind = block.get("type") if isinstance(block, dict) else None
+        kind = block.get("type") if type(block) is dict else None
         if kind == "text":
             text.append(block.get("text") or "")
         elif kind == "tool_use":
@@ -133,7 +142,8 @@ def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
         if spoken := "".join(reasoning):
             message["reasoning_content"] = spoken
     native = data.get("stop_reason")
-    choice = {"index": 0, "message": message, "logprobs": None, **finish(native, answered, calls=bool(calls))}
+    choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None}
+    finish(choice, native, answered, calls=bool(calls))
     if native == "refusal":
         message["refusal"] = refusal(data) or message["content"] or None
     completion = {
@@ -148,8 +158,8 @@ def _completion(data: dict[str, Any], memo: Memo, created: int) -> Chunk:
     return Chunk(completion, whole=True)
 
 
-def finish(native: Any, answered: bool, *, calls: bool) -> dict[str, Any]:
-    """Return ``finish_reason``, with the vendor's own word beside it; unknown words count as ``stop``.
+def finish(choice: dict[str, Any], native: Any, answered: bool, *, calls: bool) -> None:
+    """Set ``finish_reason``, with the vendor's own word beside it; unknown words count as ``stop``.
 
     ``answered``: a tool call stood for the answer itself, so calling it was stopping, unless other ``calls`` came.
     """
@@ -157,9 +167,9 @@ def finish(native: Any, answered: bool, *, calls: bool) -> dict[str, Any]:
     reason = FINISH.get(native, default) if isinstance(native, str) else default
     if answered and not calls and reason == "tool_calls":
         reason = "stop"
+    choice["finish_reason"] = reason
     if isinstance(native, str) and native != reason:
-        return {"finish_reason": reason, "x_llm_native_finish_reason": native}
-    return {"finish_reason": reason}
+        choice["x_llm_native_finish_reason"] = native
 
 
 def refusal(holder: dict[str, Any]) -> str | None:

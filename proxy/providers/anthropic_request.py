@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from proxy.errors import ApiError, bad
 from proxy.providers.anthropic_content import (
+    PLACEHOLDER,
     VENDOR,
     Block,
     assistant_blocks,
@@ -24,7 +25,7 @@ from proxy.providers.anthropic_thinking import thinking
 from proxy.providers.anthropic_tools import tool_names, tools
 from proxy.providers.base import Target, drop_or_refuse
 from proxy.providers.common import NameMap, dumps
-from proxy.providers.conversation import Turn, alternate, conversation
+from proxy.providers.conversation import Conversation, add_turn, conversation
 from proxy.request import ApiRequest
 from proxy.upstream.base import UpstreamRequest
 
@@ -40,6 +41,7 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},), "logprobs": (False,),
     "top_logprobs": (0,), "modalities": (["text"], []), "store": (False,), "verbosity": ("medium",),
 }  # fmt: skip
+_SAMPLING: Final = ("temperature", "top_p", "top_k")
 _JSON_ONLY: Final = "Answer with one valid JSON object and nothing else: no prose around it, no code fence."
 _MAX_CACHE_MARKS: Final = 4
 
@@ -71,21 +73,24 @@ def encode(request: ApiRequest, target: Target, version: str) -> UpstreamRequest
     talk = conversation(body["messages"])
     if not talk.turns:
         bad(f"`messages` holds system messages only; {VENDOR} needs at least one user message.", "messages")
-    names = NameMap(r"[a-zA-Z0-9_-]", r"[a-zA-Z0-9_-]", 128, tool_names(body))
-    json_tool = tools(body, out, talk.turns, names, caps, settings, dropped)
+    names = tool_names(body)
+    json_tool = tools(body, out, talk.calls, names, caps, settings, dropped)
     thinks = thinking(body, out, talk.turns, caps, settings, dropped)
     _sampling(request, out, thinks, caps, version, settings, dropped)
 
-    system = [block for _, message in talk.system for block in _system(message)]
-    if (body.get("response_format") or {}).get("type") == "json_object":
+    system: list[Block] = []
+    for message in talk.system:
+        system += _system(message)
+    if (form := body.get("response_format")) and form["type"] == "json_object":
         system.append({"type": "text", "text": _JSON_ONLY})
     if system:
         out["system"] = system
-    out["messages"] = _messages(talk.turns, names, caps)
-    _cache_marks(out, dropped)
+    out["messages"] = _messages(talk, names, caps)
+    if not request.simple:  # else there is no place for one
+        _cache_marks(out, dropped)
 
-    if stop := _stop(body, settings, dropped):
-        out["stop_sequences"] = stop
+    if (stop := body.get("stop")) and (words := _stop(stop, settings, dropped)):
+        out["stop_sequences"] = words
     if user := body.get("user"):
         out["metadata"] = {"user_id": opaque(user)}
     tier = body.get("service_tier")
@@ -101,7 +106,7 @@ def encode(request: ApiRequest, target: Target, version: str) -> UpstreamRequest
         stream=request.stream,
         dropped=tuple(dropped),
         applied_max_tokens=applied,
-        memo=Memo(target.model, names.changed(), json_tool),
+        memo=Memo(target.model, names.changed, json_tool),
     )
 
 
@@ -110,34 +115,33 @@ def encode(request: ApiRequest, target: Target, version: str) -> UpstreamRequest
 
 def _system(message: dict[str, Any]) -> list[Block]:
     blocks = text_blocks(message.get("content"))
-    if blocks:
+    if blocks and "cache_control" in message:
         cache_mark(message, blocks[-1])
     return blocks
 
 
-def _messages(turns: list[Turn], names: NameMap, caps: Capabilities) -> list[dict[str, Any]]:
-    echoed, ids = caps.thinking != "none", call_ids(turns)
-    pieces = alternate(
-        (
-            turn.role,
-            user_blocks(turn, ids) if turn.role == "user" else assistant_blocks(turn, names, ids, thinking=echoed),
-        )
-        for turn in turns
-    )
-    if not pieces or pieces[0][0] == "assistant":
-        pieces.insert(0, ("user", user_blocks(Turn("user"), ids)))  # the vendor wants the user to begin
-    role, last = pieces[-1]
-    if role == "assistant":
+def _messages(talk: Conversation, names: NameMap, caps: Capabilities) -> list[dict[str, Any]]:
+    echoed, ids = caps.thinking != "none", call_ids(talk.calls)
+    messages: list[dict[str, Any]] = []
+    for turn in talk.turns:
+        role = turn.role
+        blocks = user_blocks(turn, ids) if role == "user" else assistant_blocks(turn, names, ids, thinking=echoed)
+        add_turn(messages, role, "content", blocks)
+    if not messages or messages[0]["role"] == "assistant":
+        placeholder = {"type": "text", "text": PLACEHOLDER}
+        messages.insert(0, {"role": "user", "content": [placeholder]})  # the vendor wants the user to begin
+    if messages[-1]["role"] == "assistant":
         if not caps.prefill:
-            where = f"messages[{turns[-1].messages[-1][0]}]"
+            where = f"messages[{talk.turns[-1].messages[-1][0]}]"
             raise ApiError(
                 "unsupported_parameter",
                 f"This model does not continue an assistant message; let `messages` end with a user message, not `{where}`.",
                 param=where,
             )
-        if last[-1]["type"] == "text":
-            last[-1]["text"] = last[-1]["text"].rstrip()
-    return [{"role": role, "content": blocks} for role, blocks in pieces]
+        last = messages[-1]["content"][-1]
+        if last["type"] == "text":
+            last["text"] = last["text"].rstrip()
+    return messages
 
 
 def _cache_marks(out: dict[str, Any], dropped: list[str]) -> None:
@@ -155,8 +159,10 @@ def _cache_marks(out: dict[str, Any], dropped: list[str]) -> None:
 
 
 def _refuse_unsupported(body: dict[str, Any], settings: Any, dropped: list[str]) -> None:
-    if (body.get("n") or 1) > 1:
+    if (n := body.get("n")) and n > 1:
         raise ApiError("unsupported_parameter", f"{VENDOR} gives one answer a request; leave `n` at 1.", param="n")
+    if _KNOWN.issuperset(body):
+        return
     for name, value in body.items():
         if name not in _KNOWN and value is not None and value not in _NEUTRAL.get(name, ()):
             drop_or_refuse(settings, dropped, name, VENDOR)
@@ -165,11 +171,12 @@ def _refuse_unsupported(body: dict[str, Any], settings: Any, dropped: list[str])
 def _max_tokens(request: ApiRequest, settings: Any, caps: Capabilities) -> tuple[int, int | None]:
     """Return the bound to send, and the same where it is not the client's own."""
     asked = request.max_tokens
-    if asked is not None:
-        ours = "max_tokens" in request.ours and request.body.get("max_completion_tokens") is None
-        return asked, asked if ours else None
-    bound = settings.max_tokens or caps.max_output
-    return bound, bound
+    if asked is None:
+        bound = settings.max_tokens or caps.max_output
+        return bound, bound
+    if "max_tokens" in request.ours and request.body.get("max_completion_tokens") is None:
+        return asked, asked
+    return asked, None
 
 
 def _sampling(
@@ -178,37 +185,32 @@ def _sampling(
 ) -> None:  # fmt: skip
     """Set temperature, top_p and top_k as far as version, model and thinking leave them free."""
     body = request.body
-    values = {name: body[name] for name in ("temperature", "top_p", "top_k") if body.get(name) is not None}
-    if "temperature" not in values and settings.temperature is not None:
-        values["temperature"] = settings.temperature
-    if not values:
-        return
-
-    def give_up(name: str, hint: str) -> None:
-        if name not in request.ours and body.get(name) is not None:
-            drop_or_refuse(settings, dropped, name, VENDOR, hint)
-
-    fixed = version >= "2026-10-21" or not caps.sampling
-    for name, value in values.items():
-        if name == "top_k" and (type(value) is not int or value < 0):
-            bad("`top_k` must be an integer that is not negative.", "top_k")
-        if value == 1 and name != "top_k":
+    for name in _SAMPLING:
+        value = body.get(name)
+        if value is None and (name != "temperature" or (value := settings.temperature) is None):
+            continue
+        if name == "top_k":
+            if type(value) is not int or value < 0:
+                bad("`top_k` must be an integer that is not negative.", "top_k")
+        elif value == 1:
             continue  # the vendor's own default, said by leaving it out
-        if fixed:
-            give_up(name, "this model or API version samples in its own way; leave it out")
+        if version >= "2026-10-21" or not caps.sampling:
+            trouble = "this model or API version samples in its own way; leave it out"
         elif thinks and not (name == "top_p" and value >= 0.95):
-            give_up(name, "it cannot go together with reasoning")
+            trouble = "it cannot go together with reasoning"
         elif name == "temperature" and value > 1:
-            give_up(name, "it goes up to 1")
             out[name] = 1
+            trouble = "it goes up to 1"
         elif name == "top_p" and not caps.both and "temperature" in out:
-            give_up(name, "this model takes temperature or top_p, not both")
+            trouble = "this model takes temperature or top_p, not both"
         else:
             out[name] = value
+            continue
+        if name not in request.ours and body.get(name) is not None:
+            drop_or_refuse(settings, dropped, name, VENDOR, trouble)
 
 
-def _stop(body: dict[str, Any], settings: Any, dropped: list[str]) -> list[str]:
-    stop = body.get("stop") or []
+def _stop(stop: str | list[str], settings: Any, dropped: list[str]) -> list[str]:
     words = [stop] if isinstance(stop, str) else stop
     kept = [word for word in words if word.strip()]
     if len(kept) < len(words):

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from proxy.chunk import Chunk
-from proxy.providers.anthropic_reply import error_of, finish, garbage, loads, named, refusal, usage
+from proxy.providers.anthropic_reply import error_of, exact, finish, garbage, named, refusal, usage
 from proxy.providers.anthropic_request import Memo
 from proxy.providers.base import StreamDecoder
 from proxy.providers.common import dumps, new_id
@@ -58,8 +58,10 @@ class AnthropicDecoder(StreamDecoder):
         if self.done or event == "ping":
             return ()
         try:
-            piece = loads(data)
+            piece = orjson.loads(data)
             kind = piece["type"]
+            if kind == "content_block_start":
+                piece = exact(piece, data)
         except (ValueError, TypeError, KeyError, RecursionError):
             return self._odd(data)
         try:
@@ -201,7 +203,7 @@ class AnthropicDecoder(StreamDecoder):
         if self._stop == "refusal" and (refused := self._refusal or "".join(self._said)):
             chunks.append(self._chunk({"refusal": refused}))
         last = self._chunk({})
-        last.data["choices"][0].update(finish(self._stop, self._answered, calls=self._calls > 0))
+        finish(last.data["choices"][0], self._stop, self._answered, calls=self._calls > 0)
         chunks.append(last)
         if (counts := usage(self._usage)) and self._envelope:
             chunks.append(Chunk({**self._envelope, "choices": [], "usage": counts}))

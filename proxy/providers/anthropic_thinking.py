@@ -29,12 +29,14 @@ def thinking(
 
     ``thinking`` in the vendor's own form is taken as an extension and wins over ``reasoning_effort``.
     """
-    asked, source = body.get("thinking"), "thinking"
+    asked, effort, source = body.get("thinking"), body.get("reasoning_effort"), "thinking"
+    if asked is None and not effort:
+        return ""
     if asked is not None:
         if not isinstance(asked, dict) or asked.get("type") not in _TYPES:
             bad(f"`thinking` must be an object whose `type` is one of {', '.join(_TYPES)}.", "thinking")
         out["thinking"] = dict(asked)
-    elif effort := body.get("reasoning_effort"):
+    else:
         source = "reasoning_effort"
         if effort not in _EFFORTS:
             bad(f"`reasoning_effort` must be one of {', '.join(_EFFORTS)}.", "reasoning_effort")

@@ -8,26 +8,35 @@ from __future__ import annotations
 from typing import Any, Final
 
 from proxy.errors import ApiError, bad
-from proxy.providers.anthropic_content import VENDOR, Block, cache_mark
+from proxy.providers.anthropic_content import NAMES, VENDOR, Block, cache_mark
 from proxy.providers.anthropic_models import Capabilities
 from proxy.providers.anthropic_schema import strict_schema
 from proxy.providers.base import drop_or_refuse
 from proxy.providers.common import NameMap, allowed, function_tools, tool_choice
-from proxy.providers.conversation import Turn
+from proxy.providers.conversation import ToolCall
 
 JSON_TOOL: Final = "json_output"
+_FIELDS: Final = frozenset(("tools", "functions", "tool_choice", "function_call", "response_format"))
 
 
-def tool_names(body: dict[str, Any]) -> list[str]:
-    """Return the declared functions' names, as the caller wrote them."""
-    return [tool["function"]["name"] for tool in body.get("tools") or () if tool.get("type") == "function"]
+def tool_names(body: dict[str, Any]) -> NameMap:
+    """Return the map of tool names, in which the declared functions' come first."""
+    names = NameMap(NAMES)
+    if declared := body.get("tools"):
+        names.reserve(tool["function"]["name"] for tool in declared if tool.get("type") == "function")
+    return names
 
 
 def tools(
-    body: dict[str, Any], out: dict[str, Any], turns: list[Turn], names: NameMap, caps: Capabilities, settings: Any,
+    body: dict[str, Any], out: dict[str, Any], calls: list[ToolCall], names: NameMap, caps: Capabilities, settings: Any,
     dropped: list[str],
 ) -> str | None:  # fmt: skip
-    """Set ``tools`` and ``tool_choice``; return the name of the tool that stands for a JSON answer, if any."""
+    """Set ``tools`` and ``tool_choice``; return the name of the tool that stands for a JSON answer, if any.
+
+    ``calls`` are those of the history.
+    """
+    if not calls and _FIELDS.isdisjoint(body):
+        return None
     if body.get("functions"):
         raise ApiError("unsupported_parameter", "`functions` is not translated; use `tools`.", param="functions")
     found, others = function_tools(body)
@@ -61,7 +70,7 @@ def tools(
     if json_tool:
         forced = {"type": "tool", "name": json_tool} if choice.mode == "none" or not chosen else {"type": "any"}
     elif not declared:
-        called = dict.fromkeys(names(call.name) for turn in turns for call in turn.calls)
+        called = dict.fromkeys(names(call.name) for call in calls)
         if called:
             # The vendor wants a declaration for what the history calls, though nothing may be called now.
             out["tools"] = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in called]

@@ -127,55 +127,69 @@ def _depth(value: Any) -> int:
     return depth
 
 
-class NameMap:
-    """A bijection from the caller's names to names that a vendor takes.
+class NameRule:
+    """The names that a vendor takes: ``allowed`` matches one character, ``first`` one that may stand at the start."""
 
-    ``allowed`` matches one allowed character, ``first`` one allowed at the start. Names that are valid
-    already keep themselves if they are among ``reserve`` or come first; another name that would become
-    the same gets a numbered suffix. The result depends on the order of first appearance only, so a
-    conversation that grows keeps its names.
-    """
+    __slots__ = ("_allowed", "_first", "_valid", "limit")
 
-    __slots__ = ("_allowed", "_first", "_limit", "_sent", "_valid", "restore")
-
-    def __init__(self, allowed: str, first: str, limit: int, reserve: Iterable[str] = ()) -> None:
+    def __init__(self, allowed: str, first: str, limit: int) -> None:
         self._allowed = re.compile(allowed)
         self._first = re.compile(first)
         self._valid = re.compile(f"(?:{first})(?:{allowed}){{0,{limit - 1}}}")
-        self._limit = limit
-        self._sent: dict[str, str] = {}
-        self.restore: dict[str, str] = {}
-        """The vendor's name to the caller's, of every name seen."""
-        for name in reserve:
-            if name not in self._sent and self._clean(name) == name:
-                self._sent[name] = name
-                self.restore[name] = name
+        self.limit = limit
+        """Characters."""
 
-    def __call__(self, name: str) -> str:
-        """Return what is sent in place of ``name``."""
-        sent = self._sent.get(name)
-        if sent is None:
-            sent = base = self._clean(name)
-            n = 1
-            while sent in self.restore:
-                n += 1
-                suffix = f"_{n}"
-                sent = base[: self._limit - len(suffix)] + suffix
-            self._sent[name] = sent
-            self.restore[sent] = name
-        return sent
-
-    def changed(self) -> dict[str, str]:
-        """Return the vendor's name to the caller's, of those that differ."""
-        return {sent: name for sent, name in self.restore.items() if sent != name}
-
-    def _clean(self, name: str) -> str:
+    def clean(self, name: str) -> str:
+        """Return ``name`` where it is valid, else a valid name close to it."""
         if self._valid.fullmatch(name):
             return name
         name = "".join(c if self._allowed.match(c) else "_" for c in name) or "_"
         if not self._first.match(name):
             name = "_" + name
-        return name[: self._limit]
+        return name[: self.limit]
+
+
+class NameMap:
+    """A bijection from the caller's names to names that keep to ``rule``.
+
+    Names that are valid already keep themselves if they are reserved or come first; another name
+    that would become the same gets a numbered suffix. The result depends on the order of first appearance
+    only, so a conversation that grows keeps its names.
+    """
+
+    __slots__ = ("_restore", "_rule", "_sent")
+
+    def __init__(self, rule: NameRule) -> None:
+        self._rule = rule
+        self._sent: dict[str, str] = {}
+        self._restore: dict[str, str] = {}
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """Let those of ``names`` that are valid keep themselves, whatever comes first."""
+        for name in names:
+            if name not in self._sent and self._rule.clean(name) == name:
+                self._sent[name] = name
+                self._restore[name] = name
+
+    def __call__(self, name: str) -> str:
+        """Return what is sent in place of ``name``."""
+        sent = self._sent.get(name)
+        if sent is None:
+            sent = base = self._rule.clean(name)
+            n = 1
+            while sent in self._restore:
+                n += 1
+                suffix = f"_{n}"
+                sent = base[: self._rule.limit - len(suffix)] + suffix
+            self._sent[name] = sent
+            self._restore[sent] = name
+        return sent
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """Return the vendor's name to the caller's, of those that differ."""
+        restore = self._restore
+        return {sent: name for sent, name in restore.items() if sent != name} if restore else restore
 
 
 # --- tools --------------------------------------------------------------------------------------------

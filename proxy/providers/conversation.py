@@ -6,7 +6,6 @@ message never changes the turns before it, so that upstream prompt caches surviv
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from proxy.errors import bad
@@ -49,11 +48,18 @@ class Turn:
         self.calls: list[ToolCall] = []
 
 
-class Conversation(NamedTuple):
-    """``system``: the leading system and developer messages with their indices; ``turns``: the rest."""
+class Conversation:
+    """A chat in turns."""
 
-    system: list[tuple[int, Message]]
-    turns: list[Turn]
+    __slots__ = ("calls", "system", "turns")
+
+    def __init__(self) -> None:
+        self.system: list[Message] = []
+        """The leading system and developer messages."""
+        self.turns: list[Turn] = []
+        """The rest."""
+        self.calls: list[ToolCall] = []
+        """Every call in ``turns``, in order."""
 
 
 def conversation(messages: list[Message]) -> Conversation:
@@ -66,32 +72,36 @@ def conversation(messages: list[Message]) -> Conversation:
         ApiError: ``invalid_request``, param ``messages[i]``, for a call without a result, a result
             without a call, or an id given twice.
     """
-    start = 0
-    while start < len(messages) and messages[start]["role"] in ("system", "developer"):
-        start += 1
-    turns: list[Turn] = []
+    talk = Conversation()
+    turns = talk.turns
     turn: Turn | None = None
     answers: list[tuple[int, Message]] = []
-    for index in range(start, len(messages)):
-        message = messages[index]
+    for index, message in enumerate(messages):
         role = message["role"]
         if role == "assistant":
             if turn is None or turn.role != "assistant":
-                _answer(turns, answers)
+                if answers or talk.calls:
+                    _answer(turns, answers)
                 turns.append(turn := Turn("assistant"))
-            turn.messages.append((index, message))
-            turn.calls += tool_calls(message, index)
+            if "tool_calls" in message or "function_call" in message:
+                calls = tool_calls(message, index)
+                turn.calls += calls
+                talk.calls += calls
+        elif turn is None and (role == "system" or role == "developer"):
+            talk.system.append(message)
             continue
-        if turn is None or turn.role == "assistant":
-            turns.append(turn := Turn("user"))
-        if role == "tool" or role == "function":
-            answers.append((index, message))
         else:
-            turn.messages.append((index, message))
-    _answer(turns, answers)
-    if turns and turns[-1].calls:
-        _missing(turns[-1].calls[0])
-    return Conversation([(i, messages[i]) for i in range(start)], turns)
+            if turn is None or turn.role == "assistant":
+                turns.append(turn := Turn("user"))
+            if role == "tool" or role == "function":
+                answers.append((index, message))
+                continue
+        turn.messages.append((index, message))
+    if answers or talk.calls:
+        _answer(turns, answers)
+    if turn is not None and turn.calls:
+        _missing(turn.calls[0])
+    return talk
 
 
 def tool_calls(message: Message, index: int) -> list[ToolCall]:
@@ -154,14 +164,11 @@ def _missing(call: ToolCall) -> None:
     bad(f"The tool call `{call.id}` in `{place}` has no result; add a `tool` message that answers it.", place)
 
 
-def alternate(turns: Iterable[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
-    """Return (role, parts) pairs without the empty ones, neighbours of one role joined."""
-    joined: list[tuple[str, list[Any]]] = []
-    for role, parts in turns:
-        if not parts:
-            continue
-        if joined and joined[-1][0] == role:
-            joined[-1][1].extend(parts)
-        else:
-            joined.append((role, list(parts)))
-    return joined
+def add_turn(turns: list[dict[str, Any]], role: str, field: str, parts: list[Any]) -> None:
+    """Add ``{"role": role, field: parts}`` to ``turns``: nothing if ``parts`` is empty, neighbours of one role joined."""
+    if not parts:
+        return
+    if turns and turns[-1]["role"] == role:
+        turns[-1][field] += parts
+    else:
+        turns.append({"role": role, field: parts})

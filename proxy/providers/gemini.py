@@ -6,6 +6,7 @@ Source: https://ai.google.dev/api (v1beta, and v1, which lacks preview models an
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlsplit
 
@@ -42,6 +43,14 @@ _RETRY_IN: Final = re.compile(r"retry in ((?:\d+h)?(?:\d+m)?\d+(?:\.\d+)?m?s)", 
 _NOT_IN_V1: Final = re.compile(
     r"unknown name|cannot find field|not (?:found|supported|enabled|available)", re.IGNORECASE
 )
+
+
+@lru_cache(maxsize=512)
+def _path(version: str, model: str, method: str) -> str:
+    collection, _, name = model.rpartition("/")
+    if collection not in ("models", "tunedModels"):
+        collection, name = "models", model
+    return f"/{version}/{collection}/{quote(name, safe='')}:{method}"
 
 
 class GeminiSettings(ProviderSettings):
@@ -98,21 +107,23 @@ class Gemini(Provider):
         if request.endpoint == "embeddings":
             body, sent, dropped = embed_body(request.body, model.removeprefix("models/"), self.settings, request.ours)
             return UpstreamRequest(
-                self._path(model, "batchEmbedContents"), body, self._headers, dropped=tuple(dropped), memo=sent
+                _path(self._version, model, "batchEmbedContents"),
+                body,
+                self._headers,
+                dropped=tuple(dropped),
+                memo=sent,
             )
         encoder = ChatEncoder(request, model, self.settings, ids=self._ids)
         if self._safety:
             encoder.body["safetySettings"] = self._safety
         return UpstreamRequest(
-            self._path(model, "streamGenerateContent?alt=sse" if request.stream else "generateContent"),
+            _path(self._version, model, "streamGenerateContent?alt=sse" if request.stream else "generateContent"),
             dumps(encoder.body),
             self._headers,
             stream=request.stream,
             dropped=tuple(encoder.dropped),
             applied_max_tokens=request.max_tokens if "max_tokens" in request.ours else None,
-            memo=Sent(
-                model.removeprefix("models/"), restore=encoder.restore, single=encoder.single, candidates=request.n
-            ),
+            memo=Sent(model.removeprefix("models/"), restore=encoder.restore, single=encoder.single),
         )
 
     def decode(self, status: int, headers: Headers, body: bytes, sent: UpstreamRequest) -> Chunk:
@@ -142,12 +153,6 @@ class Gemini(Provider):
         return sorted(
             str(model["name"]).removeprefix("models/") for model in models if type(model) is dict and "name" in model
         )
-
-    def _path(self, model: str, method: str) -> str:
-        collection, _, name = model.rpartition("/")
-        if collection not in ("models", "tunedModels"):
-            collection, name = "models", model
-        return f"/{self._version}/{collection}/{quote(name, safe='')}:{method}"
 
     def _reading(self, sent: UpstreamRequest) -> Reading:
         return Reading(self.name, sent.memo, int(self.now()), self._in_band)

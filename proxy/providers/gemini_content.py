@@ -22,7 +22,7 @@ from proxy.providers.common import (
     parse_data_url,
     text_of,
 )
-from proxy.providers.conversation import Conversation, ToolResult, Turn, alternate
+from proxy.providers.conversation import Conversation, ToolResult, Turn, add_turn
 from proxy.providers.gemini_models import Capabilities
 from proxy.providers.gemini_signature import SKIP, signature_in, split_signature
 from proxy.request import MAX_DEPTH
@@ -56,18 +56,21 @@ class Encoding:
 
     def contents(self, conversation: Conversation) -> list[Part]:
         """Return the turns as contents that alternate, begin with a user's and are never empty."""
-        turns: list[tuple[str, list[Any]]] = [
-            ("model", self._model(turn)) if turn.role == "assistant" else ("user", self._user(turn))
-            for turn in conversation.turns
-        ]
-        joined = alternate(turns)
-        if joined and joined[0][0] == "model" and conversation.turns[0].calls:
+        contents: list[dict[str, Any]] = []
+        for turn in conversation.turns:
+            if turn.role == "user":
+                add_turn(contents, "user", "parts", self._user(turn))
+            else:
+                add_turn(contents, "model", "parts", self._model(turn))
+        if contents and contents[0]["role"] == "model" and conversation.turns[0].calls:
             # "a function call turn comes immediately after a user turn or after a function response turn"
-            joined.insert(0, ("user", [{"text": PLACEHOLDER}]))
-        return [{"role": role, "parts": parts} for role, parts in joined]
+            contents.insert(0, {"role": "user", "parts": [{"text": PLACEHOLDER}]})
+        return contents
 
     def _user(self, turn: Turn) -> list[Part]:
-        parts = [self._result(result) for result in turn.results]
+        parts: list[Part] = []
+        for result in turn.results:
+            parts.append(self._result(result))
         for index, message in turn.messages:
             content = message.get("content")
             if message["role"] != "user":

@@ -39,18 +39,17 @@ MISREAD: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 class Sent:
     """What decoding has to know of the request: kept in ``UpstreamRequest.memo``."""
 
-    __slots__ = ("candidates", "inputs", "model", "restore", "single", "vectors")
+    __slots__ = ("inputs", "model", "restore", "single", "vectors")
 
     def __init__(
-        self, model: str, *, restore: dict[str, str] | None = None, single: bool = False, candidates: int = 1,
-        inputs: int = 0, vectors: str = "",
+        self, model: str, *, restore: dict[str, str] | None = None, single: bool = False, inputs: int = 0,
+        vectors: str = "",
     ) -> None:  # fmt: skip
         self.model = model
         """The model as asked for upstream."""
         self.restore = restore or {}
         """Sent tool names to the caller's, of those that differ."""
         self.single = single
-        self.candidates = candidates
         self.inputs = inputs
         """Embeddings: the prompt's tokens as estimated, for models that report none."""
         self.vectors = vectors
@@ -181,6 +180,17 @@ class Choice:
         return call
 
 
+def _may_call(piece: Any) -> bool:
+    try:
+        for candidate in piece["candidates"]:
+            for part in candidate["content"]["parts"]:
+                if "functionCall" in part:
+                    return True
+    except MISREAD:
+        return True  # it is of a rarer form
+    return False
+
+
 class Reading:
     """What a whole reply and a stream share: whose answer it is, and how a bad one is reported."""
 
@@ -196,7 +206,7 @@ class Reading:
         """Return the object in ``data``, integers of any size intact; raise what it says if it is an error."""
         try:
             piece = orjson.loads(data)
-            if b'"functionCall"' in data and _BIG_INTEGER.search(data.decode()):
+            if _may_call(piece) and _BIG_INTEGER.search(data.decode()):
                 piece = json_loads(data)
         except (ValueError, RecursionError):
             raise self.invalid(f"something that is not JSON: {outline(data)}") from None

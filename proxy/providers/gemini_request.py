@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from proxy.errors import bad
 from proxy.providers.base import ProviderSettings, drop_or_refuse, unsupported
-from proxy.providers.common import FunctionTool, NameMap, ToolChoice, allowed, function_tools, tool_choice
+from proxy.providers.common import FunctionTool, NameMap, NameRule, ToolChoice, allowed, function_tools, tool_choice
 from proxy.providers.conversation import conversation
 from proxy.providers.gemini_content import PLACEHOLDER, VENDOR, Encoding, text_parts
 from proxy.providers.gemini_models import EFFORTS, capabilities, thinking_config
@@ -18,6 +18,8 @@ from proxy.providers.gemini_schema import parameters, response_schema
 from proxy.request import ApiRequest
 
 MAX_STOPS: Final = 5
+_NAMES: Final = NameRule("[A-Za-z0-9_.:-]", "[A-Za-z_]", 64)
+_TOOLS: Final = frozenset(("tools", "functions", "tool_choice", "function_call"))
 #: Read elsewhere, or without meaning for the answer.
 _QUIET: Final = frozenset(
     ("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "tools", "functions",
@@ -52,23 +54,27 @@ class ChatEncoder:
         self.dropped: list[str] = []
         self.single = False
         """Only the first of several tool calls may reach the caller."""
-        tools, others = function_tools(self._source)
-        for where in others:
-            self._refuse(where, "send function tools only")
-        choice = tool_choice(self._source)
-        self._names = NameMap("[A-Za-z0-9_.:-]", "[A-Za-z_]", 64, reserve=[tool.name for tool in tools])
+        self._names = NameMap(_NAMES)
+        tools: list[FunctionTool] = []
+        if not _TOOLS.isdisjoint(self._source):
+            tools, others = function_tools(self._source)
+            for where in others:
+                self._refuse(where, "send function tools only")
+            choice = tool_choice(self._source)
+            self._names.reserve(tool.name for tool in tools)
         self._contents(ids)
         if tools:
             self._tools(allowed(tools, choice), choice)
         self._parameters(request)
-        self._format(bool(tools))
+        if form := self._source.get("response_format"):
+            self._format(form, bool(tools))
         if self._config:
             self.body["generationConfig"] = self._config
 
     @property
     def restore(self) -> dict[str, str]:
         """Return the sent tool names to the caller's, of those that differ."""
-        return self._names.changed()
+        return self._names.changed
 
     def _refuse(self, name: str, hint: str = "leave it out", vendor: str = VENDOR) -> None:
         if name not in self._ours:
@@ -79,7 +85,9 @@ class ChatEncoder:
     def _contents(self, ids: bool) -> None:
         messages = self._source["messages"]
         talk = conversation(messages)
-        system = [part for _, message in talk.system for part in text_parts(message.get("content"))]
+        system: list[dict[str, Any]] = []
+        for message in talk.system:
+            system += text_parts(message.get("content"))
         contents = Encoding(self._names, self._facts, ids=ids).contents(talk)
         if not contents:
             # The vendor wants at least one content: a lone system prompt is the user's turn.
@@ -192,9 +200,8 @@ class ChatEncoder:
         else:
             self._refuse("service_tier", "send auto, default, flex or priority")
 
-    def _format(self, tools: bool) -> None:
-        form = self._source.get("response_format")
-        if not form or (kind := form["type"]) == "text":
+    def _format(self, form: dict[str, Any], tools: bool) -> None:
+        if (kind := form["type"]) == "text":
             return
         if kind not in ("json_object", "json_schema"):
             self._refuse("response_format", "send text, json_object or json_schema")

@@ -36,7 +36,8 @@ def _completion(reading: Reading, piece: dict[str, Any], body: bytes) -> dict[st
         if feedback is None:
             raise reading.invalid(f"neither candidates nor a reason: {outline(body)}")
         choices.append(_whole_choice(Choice(0), {}, block_fields(feedback), None))
-    choices.sort(key=_index)
+    if len(choices) > 1:
+        choices.sort(key=_index)
     data = {
         "id": id,
         "object": "chat.completion",
@@ -61,8 +62,9 @@ def _whole_choice(
         "role": "assistant",
         "content": delta.pop("content", None if choice.calls or choice.said else ""),
         "refusal": fields.pop("refusal", None),
-        **delta,
     }
-    for call in message.get("tool_calls", ()):
-        del call["index"]
+    if delta:
+        message.update(delta)
+        for call in delta.get("tool_calls", ()):
+            del call["index"]
     return {"index": choice.index, "message": message, "logprobs": probabilities, **fields}
