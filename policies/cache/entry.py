@@ -8,24 +8,38 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+from zlib import crc32
 
 import orjson
 
 from policies.base import Chunk
 from proxy.shape import Fold
 
-_HEAD: Final = struct.Struct(">2sd")
-_FORM: Final = b"a1"
+#: Form, wall time, checksum of the answer: what is no entry, or was cut, is found out without parsing it.
+_HEAD: Final = struct.Struct(">2sdI")
+_FORM: Final = b"a2"
+_HEAD_SIZE: Final = _HEAD.size
 #: An answer that ended otherwise is cut, filtered or broken.
 KEPT_FINISHES: Final = frozenset(("stop", "tool_calls"))
 
 
-class Entry(NamedTuple):
-    """A kept answer and the wall time at which it was given."""
+class Kept(Chunk):
+    """A kept answer, parsed when somebody looks into it: most go out as they came."""
 
-    at: float
-    chunk: Chunk
+    __slots__ = ()
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.whole = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "data":
+            raise AttributeError(name)
+        assert self.raw is not None
+        data: dict[str, Any] = orjson.loads(self.raw)
+        self.data = data
+        return data
 
 
 def pack(record: Sequence[bytes], *, whole: bool, at: float, known: bool = False) -> bytes | None:
@@ -38,7 +52,7 @@ def pack(record: Sequence[bytes], *, whole: bool, at: float, known: bool = False
     if whole:
         body = record[0]
         if known:
-            return _HEAD.pack(_FORM, at) + body
+            return _packed(body, at)
         data = orjson.loads(body)
     else:
         fold = Fold()
@@ -46,7 +60,11 @@ def pack(record: Sequence[bytes], *, whole: bool, at: float, known: bool = False
             fold.feed(Chunk(orjson.loads(raw)))
         data = fold.whole().data
         body = orjson.dumps(data)
-    return _HEAD.pack(_FORM, at) + body if complete(data) else None
+    return _packed(body, at) if complete(data) else None
+
+
+def _packed(body: bytes, at: float) -> bytes:
+    return _HEAD.pack(_FORM, at, crc32(body)) + body
 
 
 def complete(data: dict[str, Any]) -> bool:
@@ -56,18 +74,18 @@ def complete(data: dict[str, Any]) -> bool:
         return type(data.get("data")) is list and bool(data["data"])
     if type(choices) is not list or not choices:
         return False
-    return all(type(choice) is dict and choice.get("finish_reason") in KEPT_FINISHES for choice in choices)
+    for choice in choices:  # noqa: SIM110 - a generator costs as much as all the rest
+        if type(choice) is not dict or choice.get("finish_reason") not in KEPT_FINISHES:
+            return False
+    return True
 
 
-def unpack(value: bytes) -> Entry | None:
-    """Return what :func:`pack` packed, None for anything else: a shared store may hold it."""
-    if len(value) < _HEAD.size or value[:2] != _FORM:
+def unpack(value: bytes) -> tuple[float, Chunk] | None:
+    """Return what :func:`pack` packed: the wall time, and the answer; None for anything else that a store may hold."""
+    if len(value) <= _HEAD_SIZE:
         return None
-    (_, at), body = _HEAD.unpack_from(value), value[_HEAD.size :]
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
+    form, at, checksum = _HEAD.unpack_from(value)
+    body = value[_HEAD_SIZE:]
+    if form != _FORM or crc32(body) != checksum or not 0 <= at < inf:
         return None
-    if type(data) is not dict or not complete(data) or not 0 <= at < inf:
-        return None
-    return Entry(at, Chunk(data, body, whole=True))
+    return at, Kept(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -11,6 +12,8 @@ import orjson
 from policies.base import ApiRequest, Call, Policy, Target
 from proxy import __version__
 
+_INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
 #: A different form of the keyed text is a different key.
 _FORM: Final = 1
 #: Fields that do not change what the model says; the model's name is the target's.
@@ -26,8 +29,10 @@ class Keys:
     """Make keys for one configuration. Nothing that a client sends chooses whose entries it sees."""
 
     def __init__(self, secret: bytes, scope: str) -> None:
-        # Copied for each key: what HMAC does with its secret is done once.
-        self._mac = hmac.new(secret, digestmod="sha256")
+        # HMAC-SHA256 (RFC 2104), with what it does to its secret done once: `hmac` itself takes half as long again.
+        block = secret.ljust(64, b"\0")
+        self._inner = hashlib.sha256(block.translate(_INNER))
+        self._outer = hashlib.sha256(block.translate(_OUTER))
         self._scope = scope
         self._providers: dict[str, Any] = {}
         self._rules: Any = None
@@ -40,7 +45,7 @@ class Keys:
         """
         caller = call.caller
         scope = self._scope
-        who = () if scope == "global" else (caller.team,) if scope == "team" else (caller.team, caller.user)
+        who = (caller.team,) if scope == "team" else (caller.team, caller.user) if scope == "user" else ()
         provider = self._providers.get(target.name)
         if provider is None:
             provider = self._providers[target.name] = _provider(target)
@@ -52,8 +57,10 @@ class Keys:
             (_FORM, request.endpoint, target.name, target.model, provider, scope, who, self._rules, generations,
              sorted(request.ours) if request.ours else (), fields)
         )  # fmt: skip
-        mac = self._mac.copy()
-        mac.update(text)
+        inner = self._inner.copy()
+        inner.update(text)
+        mac = self._outer.copy()
+        mac.update(inner.digest())
         return mac.hexdigest()
 
 

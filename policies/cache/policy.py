@@ -21,6 +21,7 @@ from proxy.store.base import StoreUnavailable
 #: Entries above these in the list are served without asking them; see `Cache.warnings`.
 _DOORS: Final = ("opt_out", "rollout", "allowlist", "prompt_limit")
 _MAX_NAMES: Final = 10_000
+_RESULTS: Final = ("hit", "miss", "coalesced", "bypass")
 
 
 class Cache(Policy[CacheConfig]):
@@ -43,6 +44,12 @@ class Cache(Policy[CacheConfig]):
         self._shelf = Shelf(kit, config.store, config.max_items, config.max_bytes)
         self._flights: dict[str, Flight] = {}
         self._names: dict[tuple[str, str], tuple[str, ...]] = {}
+        # Read for each call; fields of a model are slow to read.
+        self._max_entry = config.max_entry
+        self._warmest = config.temperature_up_to
+        self._clock = kit.clock
+        self._window = kit.metrics.cache_window
+        self._counts = {result: kit.metrics.cache_requests.cell((result,)) for result in _RESULTS}
 
     # --- the request ----------------------------------------------------------------------------------------
     async def on_request(self, call: Call) -> Reply | None:
@@ -60,7 +67,7 @@ class Cache(Policy[CacheConfig]):
             key = self._keys.key(call, target, request, numbers)
             if not want.read:
                 self._count(call, "bypass")
-                self._lead(call, Flight(key, call, target, self.config.max_entry, _nothing))
+                self._lead(call, Flight(key, call, target, self._max_entry, _nothing))
                 return None
             flights = self._flights
             while True:
@@ -73,10 +80,11 @@ class Cache(Policy[CacheConfig]):
                 value = await store.recall(key)
                 entry = unpack(value) if value is not None else None
                 if entry is not None:
-                    age = max(0.0, self.kit.clock.time() - entry.at)
+                    at, chunk = entry
+                    age = max(0.0, self._clock.time() - at)
                     # The store forgets by the TTL that held when it was kept; a reload may have shortened it.
                     if age <= want.max_age and age <= self.config.ttl:
-                        return self._hit(call, target, entry.chunk, age)
+                        return self._hit(call, target, chunk, age)
                 if self.enforce and key in flights:
                     continue  # somebody has set off while we looked
                 self._miss(call, key, target)
@@ -93,7 +101,7 @@ class Cache(Policy[CacheConfig]):
 
     def _miss(self, call: Call, key: str, target: Target) -> None:
         self._count(call, "miss")
-        flight = Flight(key, call, target, self.config.max_entry, self._closed)
+        flight = Flight(key, call, target, self._max_entry, self._closed)
         if self.enforce:
             self._flights[key] = flight
             call.audience = flight
@@ -124,15 +132,14 @@ class Cache(Policy[CacheConfig]):
         self._count(call, "bypass")
 
     def _count(self, call: Call, result: str) -> None:
-        metrics = self.kit.metrics
-        metrics.cache_requests.inc((result,))
+        self._counts[result][0] += 1
         if result != "bypass":
-            metrics.cache_window.add(call.started, hit=result != "miss")
+            self._window.add(call.started, hit=result != "miss")
         if self.enforce:
             call.cache = result
 
     def _too_warm(self, request: ApiRequest) -> bool:
-        limit = self.config.temperature_up_to
+        limit = self._warmest
         if limit >= 2 or request.endpoint == "embeddings":
             return False
         temperature = request.body.get("temperature")
@@ -156,7 +163,7 @@ class Cache(Policy[CacheConfig]):
         ):
             value = None
             if not flight.whole or flight.finished:
-                value = pack(flight.record, whole=flight.whole, at=self.kit.clock.time(), known=flight.finished)
+                value = pack(flight.record, whole=flight.whole, at=self._clock.time(), known=flight.finished)
             store = self._shelf.store
             if value is not None and store is not None:
                 store.remember(flight.key, value, self.config.ttl)

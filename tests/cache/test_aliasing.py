@@ -59,7 +59,7 @@ def test_the_record_is_bytes_before_anybody_sees_the_chunk():
     assert flight.record == before
     assert b"secret" not in b"".join(flight.record)
     entry = unpack(pack(flight.record, whole=False, at=1.0))
-    assert entry.chunk.choices[0]["message"]["thinking_blocks"] == [{"thinking": "b"}]
+    assert entry[1].choices[0]["message"]["thinking_blocks"] == [{"thinking": "b"}]
 
 
 async def test_no_two_readers_hold_the_same_chunk():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
+from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from policies.cache.key import Keys, rules
@@ -207,3 +210,18 @@ async def test_rules_that_change_no_request_orphan_nothing():
         digests.append(rules(runner.policies))
         await runner.store.aclose()
     assert digests[0] == digests[1]
+
+
+async def test_the_key_is_an_hmac(monkeypatch):
+    """HMAC-SHA256 under the sidecar's secret (RFC 2104), whatever way it is computed."""
+    texts = []
+
+    def dumps(value, **options):
+        texts.append(orjson.dumps(value, **options))
+        return texts[-1]
+
+    made = call("x", runtime=await runtime())
+    monkeypatch.setattr("policies.cache.key.orjson", SimpleNamespace(dumps=dumps, OPT_NON_STR_KEYS=0))
+    secret = bytes(range(32))
+    key = key_of(Keys(secret, "team"), made)
+    assert key == hmac.digest(secret, texts[-1], "sha256").hex()

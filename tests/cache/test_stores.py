@@ -8,6 +8,7 @@ import re
 import struct
 import time
 from math import inf, nan
+from zlib import crc32
 
 import pytest
 
@@ -171,9 +172,12 @@ async def test_a_strangers_value_is_a_miss(serve, behind):
         await ask(side, model)
         entries = side.side.runtime.store._entries
         (key,) = entries._entries
+        head = struct.Struct(">2sdI")
         answer = b'{"choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"x"}}]}'
-        strange = [b"a1" + struct.pack(">d", at) + answer for at in (-inf, inf, nan, -1.0, 0.0)]
-        broken = [b"", b"a1", b"a1" + b"\0" * 8 + b"{", b"zz" + b"\0" * 50, json.dumps({"choices": []}).encode()]
+        strange = [head.pack(b"a2", at, crc32(answer)) + answer for at in (-inf, inf, nan, -1.0, 0.0)]
+        now = time.time()
+        strange += [head.pack(b"a1", now, crc32(answer)) + answer, head.pack(b"a2", now, crc32(answer)) + answer[:-1]]
+        broken = [b"", b"a2", head.pack(b"a2", now, 0) + b"{", b"zz" + b"\0" * 50, json.dumps({"choices": []}).encode()]
         for value in (*broken, *strange):
             entries.put(key, value, time.monotonic() + 60)
             assert result(await ask(side, model)) == "miss"
