@@ -144,9 +144,15 @@ class Metrics:
         )
         self.cache_window = HitWindow()
         self.cache_hit_ratio.read = lambda: [((), self.cache_window.ratio(monotonic()))]
-        self.token_quota = Gauge("llm_token_quota", "Tokens a team may use in the period; `other`: all unlisted teams that called in it.", ("team",))
+        self.token_quota = Gauge(
+            "llm_token_quota",
+            "Tokens a team may use in the period; `other`: all unlisted teams that called in it.",
+            ("team",),
+        )
         self.token_quota_used = Gauge(
-            "llm_token_quota_used", "Tokens a team has used or holds in the period; `other`: all unlisted teams.", ("team",)
+            "llm_token_quota_used",
+            "Tokens a team has used or holds in the period; `other`: all unlisted teams.",
+            ("team",),
         )
         self.cost = Counter("llm_cost_usd_total", "Money spent, in US dollars.", ("team", "feature", "model"))
         self.budget = Gauge("llm_budget_usd", "Money a team may spend in the period, in US dollars.", ("team",))
