@@ -53,7 +53,9 @@ async def test_requests_go_down_and_replies_come_up(stream):
 @pytest.mark.parametrize("chunks", [2, 12])
 async def test_what_a_filter_holds_back_comes_behind_the_head(upstream, chunks):
     """A filter may swallow the first reads of a stream: the head still comes first, and the first token's time is told."""
-    provider = f"default_provider: fake\nproviders:\n  fake: {{kind: openai, base_url: {upstream.base()}, api_key: key}}\n"
+    provider = (
+        f"default_provider: fake\nproviders:\n  fake: {{kind: openai, base_url: {upstream.base()}, api_key: key}}\n"
+    )
     async with inline(provider + policies("HoldsBack")) as side:
         response = await side.chat(stream=True, model=f"gpt-4o;chunks={chunks};interval=0.02;omit=role")
         assert response.headers["content-type"].startswith("text/event-stream")
