@@ -55,6 +55,7 @@ def spent(made: Engine, text: bytes, enough: float = 0.0) -> tuple[float, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_mebibyte_of_attack(name: str) -> None:
     """Each built-in detector looks through 1 MiB of its own near misses in 50 ms, and through twice that in 2.5 times."""
