@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from policies._shape import every, reset_in
 from policies.rate_limit import RateLimit, RateLimitConfig
+from proxy.pipeline import Step
 from tests.policies.limits import Limits, headers
 
 
@@ -201,3 +202,10 @@ def test_limits_that_no_store_could_count_are_load_errors(settings: dict[str, fl
         RateLimit.Config(**settings)
     with pytest.raises(ValueError):
         Limits(RateLimit, {}, {"a": {"rate_limit": settings}})
+
+
+async def test_only_limits_of_tokens_look_at_the_prompt_beforehand() -> None:
+    """A policy that counts no tokens is not asked before its claims; a single team's limit of tokens is enough to be."""
+    assert not Step(Limits(RateLimit, {"requests": 3}).policy).requests
+    assert Step(Limits(RateLimit, {"tokens": 3}).policy).requests
+    assert Step(Limits(RateLimit, {"requests": 3}, {"a": {"rate_limit": {"tokens": 5}}}).policy).requests
