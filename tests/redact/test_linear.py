@@ -264,8 +264,9 @@ def test_own_patterns_cannot_blow_up(regex: str) -> None:
         assert "empty" in str(error)
         return
     for unit in ("a", "x", "ab"):
-        small, large = spent(made, attack(unit, 20_000))[0], spent(made, attack(unit, 80_000))[0]
-        assert large <= 8 * small + 0.01, (unit, small, large)
+        took = ([spent(made, attack(unit, size))[0] for size in (20_000, 80_000)] for _ in range(5))
+        # Four times the text; a busy machine is slower at times, but not each time.
+        assert any(large <= 6 * small + 0.01 for small, large in took), unit
 
 
 def test_a_stream_of_single_characters_is_linear() -> None:
