@@ -6,7 +6,7 @@ Source: platform.claude.com/docs/en/build-with-claude/streaming.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -14,7 +14,11 @@ from proxy.chunk import Chunk
 from proxy.providers.anthropic_reply import error_of, exact, finish, garbage, named, refusal, usage
 from proxy.providers.anthropic_request import Memo
 from proxy.providers.base import StreamDecoder
-from proxy.providers.common import dumps, new_id
+from proxy.providers.common import around, dumps, new_id, plain
+
+_TEXT: Final = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":"'
+)
 
 
 class _Block:
@@ -37,8 +41,8 @@ class _Block:
 class AnthropicDecoder(StreamDecoder):
     """The vendor's event stream. Chunks share one envelope; each has its own ``choices``."""
 
-    __slots__ = ("_answered", "_blocks", "_calls", "_created", "_envelope", "_memo", "_refusal", "_said", "_stop", "_usage",
-                 "_vendor", "done")  # fmt: skip
+    __slots__ = ("_answered", "_around", "_blocks", "_calls", "_created", "_envelope", "_memo", "_refusal", "_said", "_stop",
+                 "_text", "_usage", "_vendor", "done")  # fmt: skip
 
     def __init__(self, memo: Memo, created: int, vendor: str) -> None:
         self.done = False
@@ -53,6 +57,31 @@ class AnthropicDecoder(StreamDecoder):
         self._refusal: str | None = None
         self._said: list[str] = []
         self._usage: dict[str, Any] = {}
+        self._text = b""
+        """How the vendor begins an event that adds to the text block that is open; empty where none is."""
+        self._around: dict[bool, tuple[bytes, bytes]] = {}
+        """Whether the client wants usage -> what such an event's text stands between for it."""
+
+    def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
+        before = self._text
+        if not before or self._envelope is None or self.done or not data.startswith(before) or not data.endswith(b"\n\n"):
+            return None
+        said: list[str] = []
+        raws: list[bytes] = []
+        for event in data[:-2].split(b"\n\n"):
+            raw, _, rest = event[len(before) :].partition(b'"')
+            # The vendor pads its events with spaces, so that their sizes tell nothing.
+            if not event.startswith(before) or rest.replace(b" ", b"") != b"}}" or (text := plain(raw)) is None:
+                return None
+            said.append(text)
+            raws.append(raw)
+        frame = self._around.get(usage)
+        if frame is None:
+            start, end = around(self._envelope, 0, usage=usage)
+            frame = self._around[usage] = start + b'"', b'"' + end
+        start, end = frame
+        self._said += said
+        return "".join(said), b"%b%b%b" % (start, (end + start).join(raws), end)
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         if self.done or event == "ping":
@@ -120,6 +149,7 @@ class AnthropicDecoder(StreamDecoder):
         kind = start["type"]
         block = self._blocks[index] = _Block(start)
         if kind == "text":
+            self._text = _TEXT % index if type(index) is int else b""
             return self._delta(block, {"type": "text_delta", "text": start.get("text") or ""})
         if kind == "thinking":
             return self._delta(block, {"type": "thinking_delta", "thinking": start.get("thinking") or ""})
@@ -170,6 +200,7 @@ class AnthropicDecoder(StreamDecoder):
         return self._chunk({"tool_calls": [{"index": block.call, "function": {"arguments": text}}]})
 
     def _close(self, block: _Block) -> Sequence[Chunk]:
+        self._text = b""
         kind = block.block["type"]
         if kind == "tool_use" and not block.seen:
             return (self._arguments(block, dumps(block.block.get("input") or {}).decode()),)

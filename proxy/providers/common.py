@@ -303,6 +303,24 @@ def allowed(tools: list[FunctionTool], choice: ToolChoice) -> list[FunctionTool]
 # --- replies ------------------------------------------------------------------------------------------
 
 
+def plain(raw: bytes) -> str | None:
+    """Return the text that ``raw`` means inside a JSON string, None where it may not be just what it looks like."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text and '"' not in text and "\\" not in text and text.isprintable() else None
+
+
+def around(envelope: dict[str, Any], index: int, *, usage: bool) -> tuple[bytes, bytes]:
+    """Return the bytes before and behind the text, a JSON string, of the event by which choice ``index`` says only that.
+
+    ``envelope`` holds the chunk's fields besides ``choices``; ``usage``: the client wants that field, null, too.
+    """
+    before = b'data: %b,"choices":[{"index":%d,"delta":{"content":' % (orjson.dumps(envelope)[:-1], index)
+    return before, b'},"logprobs":null,"finish_reason":null}]%b}\n\n' % (b',"usage":null' if usage else b"")
+
+
 def usage_of(
     prompt: int, completion: int, *, cached: int | None = None, cache_write: int | None = None,
     reasoning: int | None = None,

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+
 from proxy.chunk import Chunk
 from proxy.errors import Truncated
 from proxy.providers.base import StreamDecoder
+from proxy.providers.common import around
 from proxy.providers.failure import outline
 from proxy.providers.gemini_reply import BROKEN, MISREAD, Choice, Reading, block_fields, blocked, logprobs, usage
 
@@ -23,7 +26,7 @@ class GeminiDecoder(StreamDecoder):
     end, for which the vendor has no word: it closes the connection.
     """
 
-    __slots__ = ("_choices", "_head", "_reading", "_usage", "_words", "done")
+    __slots__ = ("_around", "_choices", "_head", "_reading", "_usage", "_words", "done")
 
     def __init__(self, reading: Reading) -> None:
         self.done = False
@@ -33,6 +36,41 @@ class GeminiDecoder(StreamDecoder):
         self._usage: dict[str, Any] | None = None
         self._words: dict[int, tuple[str, dict[str, Any]]] = {}
         """By choice: the last finishReason, with the candidate that it came with."""
+        self._around: dict[tuple[int, bool], tuple[bytes, bytes]] = {}
+        """By choice, and whether the client wants usage: what text stands between in an event that says nothing else."""
+
+    def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
+        if not self._head or self.done or not data.endswith(b"\r\n\r\n"):
+            return None
+        said: list[str] = []
+        out: list[bytes] = []
+        for event in data[:-4].split(b"\r\n\r\n"):
+            if not event.startswith(b"data: ") or b"\n" in event or b"\r" in event:
+                return None
+            try:
+                piece = orjson.loads(event[6:])
+                (candidate,) = piece["candidates"]
+                (part,) = candidate["content"]["parts"]
+                text = part["text"]
+                choice = self._choices[candidate.get("index", 0)]
+                if (
+                    not choice.begun or choice.finished or not text or type(text) is not str or len(part) != 1
+                    or "finishReason" in candidate or "logprobsResult" in candidate
+                ):  # fmt: skip
+                    return None
+                # What is noted from here on does no harm if another event sends this one the long way, too.
+                self._count(piece)
+            except MISREAD:
+                return None
+            self._words.pop(choice.index, None)
+            choice.said = True
+            key = choice.index, usage
+            frame = self._around.get(key)
+            if frame is None:
+                frame = self._around[key] = around(self._head, choice.index, usage=usage)
+            said.append(text)
+            out.append(b"%b%b%b" % (frame[0], orjson.dumps(text), frame[1]))
+        return "".join(said), b"".join(out)
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         if self.done or data == b"[DONE]":  # stand-ins close like OpenAI
@@ -41,9 +79,7 @@ class GeminiDecoder(StreamDecoder):
         piece = reading.parse(data)
         chunks: list[Chunk] = []
         try:
-            if (counts := piece.get("usageMetadata")) is not None:
-                # Cumulative: the last number of each kind counts.
-                self._usage = counts if self._usage is None else {**self._usage, **counts}
+            self._count(piece)
             if not self._head:
                 self._head = {
                     "id": reading.id_of(piece, data),
@@ -76,6 +112,12 @@ class GeminiDecoder(StreamDecoder):
         if (counted := usage(self._usage)) is not None:
             chunks.append(Chunk({**self._head, "choices": [], "usage": counted}))
         return chunks
+
+    def _count(self, piece: dict[str, Any]) -> None:
+        """Take the counts, which are cumulative: the last number of each kind holds."""
+        counts = piece.get("usageMetadata")
+        if counts is not None:
+            self._usage = counts if self._usage is None else {**self._usage, **counts}
 
     def _candidate(self, candidate: dict[str, Any], position: int, chunks: list[Chunk]) -> None:
         index = candidate.get("index", position)

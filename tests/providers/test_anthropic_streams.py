@@ -254,3 +254,16 @@ def test_two_streams_of_one_request_do_not_touch() -> None:
         second += two.feed(event["type"], orjson.dumps(event))
     assert Answer.stream([chunk.data for chunk in second]).calls == [("f", {})]
     assert second[1].data["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+
+
+def test_integers_of_a_call_that_comes_whole_keep_their_digits() -> None:
+    """A stand-in gives a call's input when its block opens, in one piece: as exact as in a whole reply."""
+    opening, *rest = tool(0, "f")
+    opening["content_block"]["input"] = {"n": "BIG"}
+    data = wire(events(opening, *rest, stop="tool_use")).replace(b'"BIG"', b"123456789012345678901234")
+    calls = [
+        delta["tool_calls"][0]
+        for delta in deltas([c.data for c in decode_stream(decoder(), [data])])
+        if "tool_calls" in delta
+    ]
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"n":123456789012345678901234}'
