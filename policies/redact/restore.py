@@ -8,7 +8,7 @@ from typing import Final
 
 from policies.redact.lanes import escape
 
-_NUMBERED: Final = re.compile(r"\[([A-Z0-9_]+)_(\d+)\]")
+_NUMBERED: Final = re.compile(r"\[[^\[\]]+_\d+\]")
 
 
 class Placeholders:

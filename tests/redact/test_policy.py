@@ -296,3 +296,10 @@ def test_what_check_prints() -> None:
     assert facts["stream_delay_characters"]["capped"] == 200
     assert facts["stream_delay_characters"]["github_token"] == 266
     assert any("long" in sentence for sentence in made.warnings())
+
+
+def test_a_placeholder_of_an_own_word_is_not_one_the_text_uses() -> None:
+    """Numbers that the text already uses are skipped for words in small letters, too."""
+    from policies.redact.restore import Placeholders
+
+    assert Placeholders(["see [badge_1]"]).give("badge", "EMP-1") == "[badge_2]"
