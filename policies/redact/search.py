@@ -93,10 +93,11 @@ class Look:
                 if place - cap > at:
                     at = _whole(text, place - cap)
             if after is not None and at > until:
-                word, until = after(_ANYWHERE, text, max(0, at - NEAR), size)[0]
+                word = after(_ANYWHERE, text, max(0, at - NEAR), size)[0][0]
                 if word < 0:
                     return
-                at, until = max(at, _begun(text, word)), until + NEAR
+                # Counted from where it begins: its end would depend on where we began to look for it.
+                at, until = max(at, _begun(text, word)), word + NEAR
             spans = match(_ANYWHERE, text, at, size) if detector.bounded else _capped(detector, text, at)
             begin, end = spans[0]
             if begin < 0 or begin >= decided:
@@ -109,6 +110,9 @@ class Look:
                 found.append((begin, Finding(low, high, detector)))
                 at = high if high > begin else end
                 continue
+            if end >= size - 1 and not self.final:
+                self.held = begin  # a check may look at two bytes behind its match
+                return
             if level + base + begin - last < 0:
                 if (at := self._region(detector, begin)) < 0:
                     self.held = begin
