@@ -140,6 +140,8 @@ def masked_text(buffer: bytes, start: int, decided: int, findings: Sequence[Find
 _PIECE: Final = re.compile(r'[^"\\]+|"|\\(?:u[0-9a-fA-F]{4}|[^u])', re.DOTALL)
 #: The longest escape that may be cut: a surrogate pair, twelve characters.
 _CUT: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?$")
+#: What JSON does not have outside of strings.
+_STRAY: Final = re.compile(r"[^ \t\n\r{}\[\]:,0-9+.Eaeflnrstu-]")
 #: An escaped quote stands for an apostrophe while we look: as a quote it would seem to end its string.
 _ESCAPES: Final = {'"': "'", "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -160,10 +162,22 @@ class JsonLane:
     """A lane for the JSON text of a tool call's arguments.
 
     Escapes are decoded before we look, names of members are context for their values, and only what stands
-    inside strings is replaced, escaped again: JSON stays JSON. A text that does not begin like JSON is plain.
+    inside strings is replaced, escaped again: JSON stays JSON. A text that does not begin like JSON is plain, and
+    one that turns out to be none is replaced outside of strings, too, from the first character that says so.
     """
 
-    __slots__ = ("_buffer", "_engine", "_inside", "_pending", "_pieces", "_plain", "_replace", "_start", "_trail")
+    __slots__ = (
+        "_buffer",
+        "_engine",
+        "_inside",
+        "_pending",
+        "_pieces",
+        "_plain",
+        "_replace",
+        "_start",
+        "_stray",
+        "_trail",
+    )
 
     def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
         self._engine = engine
@@ -171,6 +185,8 @@ class JsonLane:
         self._trail = Trail() if trail is None else trail
         self._buffer = b""
         self._start = 0
+        #: From where on in the buffer the text is no JSON.
+        self._stray: int | None = None
         self._pieces: list[Piece] = []
         self._inside = False
         self._pending = ""
@@ -197,6 +213,8 @@ class JsonLane:
         if decided > _KEEP:
             self._buffer = buffer[decided - CONTEXT :]
             self._trail.shift(decided - CONTEXT)
+            if self._stray is not None:
+                self._stray -= decided - CONTEXT
             decided = CONTEXT
         self._start = decided
         return out
@@ -204,20 +222,24 @@ class JsonLane:
     def _read(self, text: str, final: bool) -> None:
         text = self._pending + text
         self._pending = ""
-        if not final and "\\" in text[-12:] and (cut := _CUT.search(text, max(0, len(text) - 12))):
-            # `\\` before the cut makes its backslash an escaped one: count from the run's beginning.
-            run = cut.start()
-            while run > 0 and text[run - 1] == "\\":
-                run -= 1
-            if (cut.start() - run) % 2 == 0:
-                self._pending = text[cut.start() :]
-                text = text[: cut.start()]
+        if not final and "\\" in text[-12:]:
+            at = max(0, len(text) - 12)
+            while cut := _CUT.search(text, at):
+                # `\\` before the cut makes its backslash an escaped one: count from the run's beginning.
+                run = at = cut.start()
+                while run > 0 and text[run - 1] == "\\":
+                    run -= 1
+                if (at - run) % 2 == 0:
+                    self._pending = text[at:]
+                    text = text[:at]
+                    break
+                at += 1
         meant: list[str] = []
         high: Piece | None = None
         at = 0
         for match in _PIECE.finditer(text):
             if match.start() > at:
-                self._add(text[at : match.start()], text[at : match.start()], meant)
+                self._add(text[at : match.start()], meant)
             at = match.end()
             raw = match.group()
             if raw[0] == '"':
@@ -225,18 +247,24 @@ class JsonLane:
                 meant.append(raw)
                 self._inside = not self._inside
                 high = None
-            elif raw[0] == "\\" and self._inside:
+            elif raw[0] == "\\" and (self._inside or self._stray is not None) and len(raw) > 1:
                 high = self._escape(raw, meant, high)
             else:
-                self._add(raw, raw, meant)
+                self._add(raw, meant)
                 high = None
         if at < len(text):
-            self._add(text[at:], text[at:], meant)
+            self._add(text[at:], meant)
         self._buffer += "".join(meant).encode(*_CODEC)
 
-    def _add(self, raw: str, text: str, meant: list[str]) -> None:
-        self._pieces.append(Piece(raw, len(text.encode(*_CODEC)), self._inside, True))
-        meant.append(text)
+    def _add(self, raw: str, meant: list[str]) -> None:
+        meant.append(raw)
+        if not self._inside and self._stray is None and (stray := _STRAY.search(raw)):
+            at = stray.start()
+            self._pieces.append(Piece(raw[:at], at, False, True))
+            self._stray = self._start + sum(piece.size for piece in self._pieces)
+            raw = raw[at:]
+        inside = self._inside or self._stray is not None
+        self._pieces.append(Piece(raw, len(raw.encode(*_CODEC)), inside, True))
 
     def _escape(self, raw: str, meant: list[str], high: Piece | None) -> Piece | None:
         if raw[1] != "u":
@@ -262,7 +290,7 @@ class JsonLane:
         """Return what replaces which part of the buffer, for the findings that touch a string."""
         words = []
         for low, high, detector in findings:
-            raw = "".join(part for part, inside, _ in self._parts(low, high) if inside)
+            raw = "".join(part for part, inside, _ in self._parts(low, high) if inside or self._gone(part, high))
             if not raw:
                 continue
             try:
@@ -273,6 +301,10 @@ class JsonLane:
             if word is not None:
                 words.append((low, high, escape(word)))
         return words
+
+    def _gone(self, part: str, high: int) -> bool:
+        """Tell whether a part outside of strings goes, too, with a finding that ends at ``high``: never a quote."""
+        return self._stray is not None and high > self._stray and part != '"'
 
     def _parts(self, low: int, high: int) -> Iterator[tuple[str, bool, int]]:
         """Yield the raw text between two offsets of the buffer, piece by piece, with each part's offset."""
@@ -296,7 +328,7 @@ class JsonLane:
             out += (raw for raw, _, _ in self._parts(at, low))
             put = False
             for raw, inside, _ in self._parts(low, high):
-                if not inside:
+                if not inside and not self._gone(raw, high):
                     out.append(raw)
                 elif not put:
                     out.append(word)

@@ -182,3 +182,38 @@ def test_what_was_turned_down_is_not_looked_into() -> None:
         for size in (1, 2, 5, 11):
             assert through([text[i : i + size] for i in range(0, len(text), size)], own=own) == whole
     assert "defgh" in through(["xabc-defgh zz"], own=own)
+
+
+@pytest.mark.parametrize(
+    "text", ["4222222222222-password: null", "10.1.2.3.4 or 4111111111111111.5x", "078-05-1123.5 but 219-09-9999.x"]
+)
+def test_a_check_sees_the_same_two_bytes_behind_its_match(text: str) -> None:
+    """A stream cut right behind a candidate finds what the whole finds."""
+    assert through(list(text)) == through([text])
+    for i in range(1, len(text)):
+        assert through([text[:i], text[i:]]) == through([text]), text[:i]
+
+
+def test_an_escape_behind_what_looks_like_one_may_be_cut() -> None:
+    """An escaped backslash before `ud83d` is no surrogate; the escape behind it is still kept whole."""
+    text = r'{"a": "C:\\ud83d\" x", "b": "\\\\ud83d\\", "p": "key AKIAIOSFODNN7EXAMPLE z"}'
+    whole = through([text], json=True)
+    assert json.loads(whole)["p"] == "key [AWS_KEY] z"
+    for i in range(1, len(text)):
+        assert through([text[:i], text[i:]], json=True) == whole, text[:i]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("{'key': 'AKIAIOSFODNN7EXAMPLE'}", "{'key': '[AWS_KEY]'}"),
+        ("{ann: ann@example.com, 1}", "{ann: [EMAIL], 1}"),
+        ('{"a": "x"y", "b": "ann@example.com"}', '{"a": "x"y", "b": "[EMAIL]"}'),
+        (r"{'a': 'to\nann@example.com'}", r"{'a': 'to\n[EMAIL]'}"),
+        ("[4111111111111111, true, -1.5e3, null]", "[4111111111111111, true, -1.5e3, null]"),
+    ],
+)
+def test_what_only_begins_like_json_is_masked_everywhere(text: str, wanted: str) -> None:
+    """Arguments that turn out to be no JSON hide nothing outside of strings; in JSON numbers stay numbers."""
+    for i in range(len(text)):
+        assert through([text[:i], text[i:]], json=True) == wanted, text[:i]
