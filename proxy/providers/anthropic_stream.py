@@ -63,8 +63,10 @@ class AnthropicDecoder(StreamDecoder):
         """Whether the client wants usage -> what such an event's text stands between for it."""
 
     def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
-        before = self._text
-        if not before or self._envelope is None or self.done or not data.startswith(before) or not data.endswith(b"\n\n"):
+        before, envelope = self._text, self._envelope
+        if not before or envelope is None or self.done:
+            return None
+        if not data.startswith(before) or not data.endswith(b"\n\n"):
             return None
         said: list[str] = []
         raws: list[bytes] = []
@@ -77,7 +79,7 @@ class AnthropicDecoder(StreamDecoder):
             raws.append(raw)
         frame = self._around.get(usage)
         if frame is None:
-            start, end = around(self._envelope, 0, usage=usage)
+            start, end = around(envelope, 0, usage=usage)
             frame = self._around[usage] = start + b'"', b'"' + end
         start, end = frame
         self._said += said
