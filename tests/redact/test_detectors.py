@@ -173,3 +173,9 @@ def test_names_are_unique_and_words_known() -> None:
     words = {d.replacement for d in BY_NAME.values()}
     assert {"[API_KEY]", "[EMAIL]", "[IP_ADDRESS]", "[PASSWORD]", "[TEAM_SECRET]", "[DB_CONNECTION_STRING]", "[AWS_KEY]",
             "[INTERNAL_REFERENCE]", "[AUTH_TOKEN]", "[TEAM_ID]", "[SPRINT_REFERENCE]", "[USER_ID]"} <= words  # fmt: skip
+
+
+@pytest.mark.parametrize("rest", ["12/26", "123", "2 of 3", "12/26 123", "07"])
+def test_a_card_before_its_expiry_or_security_code(rest: str) -> None:
+    """A number written in groups is found where a short number follows behind a blank."""
+    assert redact_text(f"pay 4111 1111 1111 1111 {rest}") == f"pay [CREDIT_CARD] {rest}"

@@ -48,8 +48,12 @@ _CARD_GLUED: Final = spotter(r"[0-9A-Za-z][-_.]$|\b[A-Z]{2}\d{2}[ -]?(?:\w{4}[ -
 
 
 def _card(hit: Hit) -> Verdict:
-    if not card(hit.value.replace(" ", "").replace("-", "")):
-        return False
+    value = hit.value
+    if not card(value.replace(" ", "").replace("-", "")):
+        # Sixteen digits, and behind a blank an expiry's month or a security code.
+        if value[19:20] != " " or not card(value[:19].replace(" ", "").replace("-", "")):
+            return False
+        return (hit.start, hit.start + 19) if not _CARD_GLUED(hit.before[-40:]) or _card_before(hit) else False
     if hit.after in (b"-", b"_", b".") and hit.text[hit.end + 1 : hit.end + 2].isalnum():
         return False
     return not _CARD_GLUED(hit.before[-40:]) or _card_before(hit)
