@@ -10,6 +10,7 @@ import orjson
 from proxy.chunk import Chunk
 from proxy.errors import Truncated, UpstreamError
 from proxy.providers.base import StreamDecoder
+from proxy.providers.common import plain
 from proxy.providers.openai_calls import CallPieces
 from proxy.providers.openai_mend import (
     FINISH,
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 _NOTHING: Final = frozenset(("index", "delta", "finish_reason", "logprobs", "native_finish_reason"))
 _NO_USAGE: Final = b',"usage":null}\n\n'
 _OBJECT: Final = {"chat": "chat.completion.chunk", "completions": "text_completion"}
-
-
-def _plain(raw: bytes) -> str | None:
-    """Return the text that ``raw`` means inside a JSON string, None where it may not be just what it looks like."""
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if text and '"' not in text and "\\" not in text and text.isprintable() else None
 
 
 class OpenAIDecoder(StreamDecoder):
@@ -225,7 +217,7 @@ class OpenAIDecoder(StreamDecoder):
             return None
         text = ""
         for piece in data[len(before) : -len(self._lone_after)].split(self._lone_between):
-            one = _plain(piece)
+            one = plain(piece)
             if one is None:
                 return None
             text = text + one if text else one
@@ -249,7 +241,7 @@ class OpenAIDecoder(StreamDecoder):
 
     def _alike(self, data: bytes, start: int) -> Chunk | None:
         """Return the chunk with the text between the known bytes, None if JSON might read that text otherwise."""
-        text = _plain(data[start : -len(self._after)])
+        text = plain(data[start : -len(self._after)])
         if text is None:
             return None
         envelope = self._envelope.copy()
