@@ -47,6 +47,9 @@ def _email(hit: Hit) -> Verdict:
 _CARD_GLUED: Final = spotter(r"[0-9A-Za-z][-_.]$|\b[A-Z]{2}\d{2}[ -]?(?:\w{4}[ -]?)*$|\d{4} $")
 
 
+_DIGITS_BEFORE: Final = re.compile(rb" \d(?:[ -]?\d){12,18}").match
+
+
 def _card(hit: Hit) -> Verdict:
     value = hit.value
     if not card(value.replace(" ", "").replace("-", "")):
@@ -61,8 +64,8 @@ def _card(hit: Hit) -> Verdict:
 
 def _card_before(hit: Hit) -> bool:
     """Tell whether the digits before this number are a card of their own (a list of cards)."""
-    found = re.search(rb"(?:\d[ -]?){12,18}\d $", hit.before)
-    return bool(found and card(re.sub(rb"[^0-9]", b"", found.group()).decode()[-16:]))
+    found = _DIGITS_BEFORE(hit.before[::-1])  # from the end: forwards each of many digits would be tried as the first
+    return bool(found and card(re.sub(rb"[^0-9]", b"", found.group()[::-1]).decode()[-16:]))
 
 
 def _iban(hit: Hit) -> Verdict:
