@@ -101,7 +101,7 @@ async def send_stream(
                 else:
                     behind = await rest(_room(call, wire, behind + size))
             if pump is not None:
-                await pump(take, None if filters else pass_on, usage=wants_usage)
+                await pump(take, None if filters or not wire.started else pass_on, usage=wants_usage)
                 if wire.paused:
                     await rest(wire.drain())
             batch = None if source.whole else await source.next()

@@ -19,6 +19,7 @@ from proxy.providers.echo import Echo
 from proxy.providers.gemini import Gemini, GeminiSettings
 from proxy.providers.openai import OpenAI
 from proxy.request import REQUESTS, parse_object
+from tests.fakes.mutate import places
 
 _SCHEMA = {
     "type": "object", "properties": {"a": {"type": "string", "enum": ["x"], "format": "date"}, "b": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/q"}]}},
@@ -48,20 +49,12 @@ VALUES = [
 _MARK = "@@"
 
 
-def _places(node: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        found.append((node, key))
-        _places(value, found)
-    return found
-
-
 def spoiled() -> Iterator[tuple[str, bytes]]:
     """Yield endpoint and body: each seed with each of its fields left out, and with each value in its place."""
     for endpoint, seed in SEEDS:
-        for place in range(len(_places(seed, []))):
+        for place in range(len(places(seed, []))):
             body = copy.deepcopy(seed)
-            holder, key = _places(body, [])[place]
+            holder, key = places(body, [])[place]
             holder[key] = _MARK
             text = json.dumps(body)
             for value in VALUES:

@@ -33,11 +33,12 @@ _RAW = [
 _MARK = "@@MARK@@"
 
 
-def _places(node: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+def places(node: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Append every container below ``node`` with each key that it holds to ``found``, and return it."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         found.append((node, key))
-        _places(value, found)
+        places(value, found)
     return found
 
 
@@ -48,10 +49,10 @@ def spoiled_body(rng: Random) -> tuple[str, bytes]:
     raw: str | None = None
     most = 2001
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        places = _places(body, [])
-        if not places:
+        found = places(body, [])
+        if not found:
             break
-        holder, key = rng.choice(places)
+        holder, key = rng.choice(found)
         match rng.randrange(7):
             case 0 | 1:
                 holder[key] = deepcopy(rng.choice(_ODD))
