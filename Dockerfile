@@ -4,12 +4,12 @@ FROM python:3.13-slim AS build
 WORKDIR /build
 COPY requirements.txt requirements-build.txt ./
 RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+ && /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
 COPY policies policies
 RUN python -m venv /tmp/builder \
- && /tmp/builder/bin/pip install --no-cache-dir --require-hashes -r requirements-build.txt \
+ && /tmp/builder/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.txt \
  && /tmp/builder/bin/python -m pip wheel --no-deps --no-build-isolation -w /tmp/wheel . \
  && /opt/venv/bin/pip install --no-cache-dir --no-deps --no-index /tmp/wheel/*.whl \
  && /opt/venv/bin/python -m compileall -q /opt/venv \

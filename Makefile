@@ -14,13 +14,13 @@ help: ## what there is
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")' \
 	  && $(PYTHON) -m venv .venv; }
 	@echo "Installing the sidecar into .venv (hash-locked) ..."
-	@$(PIP) install -q --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP) install -q --no-deps --require-hashes -r requirements.txt -r requirements-build.txt
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev: .venv/.run requirements-dev.txt
 	@echo "Installing what the tests need into .venv (hash-locked) ..."
-	@$(PIP) install -q --require-hashes -r requirements-dev.txt
+	@$(PIP) install -q --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
 
 setup: .venv/.run ## a virtual environment in .venv, so that .venv/bin/llm-sidecar runs

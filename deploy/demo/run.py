@@ -63,7 +63,7 @@ def fetch() -> tuple[Path, Path] | None:
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     steps = [
         [sys.executable, "-m", "venv", "--clear", str(DEMO / "venv")],
-        [*pip, "install", "--no-cache-dir", "--only-binary", ":all:", "--require-hashes", "-r", str(lock)],
+        [*pip, "install", "--no-cache-dir", "--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", str(lock)],
         [
             str(python),
             "-c",

@@ -203,7 +203,7 @@ async def test_a_killed_sidecars_calls_are_booked_in_full(
                 body=chat(f"gpt-4o-mini;{tag};chunks=1000;interval=0.02", stream=True, max_tokens=500), key=CLIENT_KEY
             )
         )
-        await client.read_until(b"000002")
+        await client.read_until(b" 000002")
     held = quota_of(first)["held_tokens"]
     assert held > 2_500
     first.kill()

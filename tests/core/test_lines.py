@@ -174,7 +174,7 @@ def test_overhead_is_so_however_the_stream_ends(sidecar: Sidecar, tag: str, ends
     how = {"error": "error=5", "cut": "cut=rst@chunk6", "gone": "hang=chunk@5", "slow": "error=5;first=0.2"}[ends]
     with sidecar.raw() as client:
         client.send(request(body=chat(f"gpt-4o;chunks=6;interval=0.05;{how};tag={tag}", stream=True), key=CLIENT_KEY))
-        client.read_until(b"000004")
+        client.read_until(b" 000004")
         if ends == "gone":
             time.sleep(0.1)
         else:

@@ -131,7 +131,7 @@ async def test_108_a_client_that_leaves(serve: Serve, vendor: str, as_stream: bo
     async with await AsyncRawClient.open(sidecar.client.base_url.port) as leaver:
         await leaver.send(request(body=chat(f"{vendor}/m", stream=as_stream)))
         if as_stream:
-            await leaver.read_until(b"000001")
+            await leaver.read_until(b" 000001")
         else:
             while not provider.calls:
                 await asyncio.sleep(0.01)
