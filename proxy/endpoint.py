@@ -71,6 +71,8 @@ async def generate(
             call.leave()
         try:
             await _serve(side, call, wire)
+            if wire.paused:  # the call has ended; its place and its memory are taken until the client has read enough
+                await wire.drain()
         finally:
             side.calls.discard(call)
     except asyncio.CancelledError:

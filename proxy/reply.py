@@ -38,8 +38,6 @@ async def send_whole(call: Call, wire: Wire, source: Source | Replayed, filters:
         raise UpstreamError("upstream_invalid_response", "The provider's answer was empty; send the request again.")
     source.settle()
     wire.reply(200, _head(call, JSON), chunks[0].encode())
-    while wire.paused and not wire.gone:
-        await wire.drain()
 
 
 async def send_stream(

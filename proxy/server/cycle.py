@@ -145,11 +145,12 @@ class Cycle(AsgiSide):
             waiter.set_result(None)
 
     def leave(self) -> None:
-        """Be told that the connection ended before the reply did."""
+        """Be told that the connection ended. Behind a complete reply that only ends the wait for a slow reader."""
+        self.paused = False
         if self.gone or self.complete:
+            self.wake()
             return
         self.gone = True
-        self.paused = False
         self.wake()
         if self.call is not None:
             self.call.leave("gone")

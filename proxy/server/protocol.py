@@ -129,13 +129,13 @@ class Protocol(Connection):
     def resume_writing(self) -> None:
         self.write_paused = False
         cycle = self.cycle
-        if self.closing or self.lost:
-            return
-        self.deadline = NEVER
         if cycle is not None:
             cycle.paused = False
             cycle.wake()
-        else:
+        if self.closing or self.lost:
+            return
+        self.deadline = NEVER
+        if cycle is None:
             self._next()
 
     # --- requests ---

@@ -128,6 +128,28 @@ async def test_a_client_that_read_everything_has_not_left(steady: Sidecar, books
     assert all(row.booked[1] == 9 for row in rows)
 
 
+@pytest.mark.parametrize("how", ["fin", "rst", "half", "reads it all", "reads it all and asked to close"])
+async def test_a_large_whole_reply_takes_no_place_for_ever(steady: Sidecar, books: Ledger, how: str) -> None:
+    """A whole reply is complete once written: whoever leaves, stops or closes before reading it frees the call's place."""
+    clients = []
+    for _ in range(4):
+        client = await AsyncRawClient.open(steady.port, receive_buffer=4096)
+        close = [("connection", "close")] if how.endswith("close") else ()
+        body = chat(f"openai/m;{books.tag};chunks=1;size=2000000")
+        await client.send(request(body=body, key=CLIENT_KEY, headers=close))
+        clients.append(client)
+    for client in clients:
+        assert (await client.head()).status == 200
+    for client in clients:
+        if how.startswith("reads"):
+            assert len((await client.reply()).body) > 2_000_000
+        else:
+            await leave(client, how)
+    books.check(4, upstream=4, outcome="completed")
+    for client in clients:
+        client.close()
+
+
 async def cancels(
     steady: Sidecar, books: Ledger, strain: Strain, cap: int, count: int, seconds: float, then: int
 ) -> None:
