@@ -242,7 +242,7 @@ class Call:
             finisher = self._finishers.pop()
             try:
                 finisher(outcome)
-            except Exception as error:
+            except BaseException as error:  # nothing is awaited here: whatever is raised is the finisher's own
                 raised.append(error)
         return raised
 

@@ -17,8 +17,9 @@ from proxy.chunk import Chunk
 from proxy.clock import Clock
 from proxy.endpoint import set_team
 from proxy.errors import ApiError
+from proxy.filters import Filters, Replayed
 from proxy.forward import effective
-from proxy.pipeline import Filters, Replayed, ask, settle_claims
+from proxy.pipeline import ask, settle_claims
 from proxy.request import REQUESTS
 from proxy.runtime import Background, Runtime, Shared
 from proxy.store.base import Store
@@ -120,7 +121,7 @@ async def _reply(runtime: Runtime, call: Call, answer: Any, above: int, text: st
     filters = Filters(call, runtime.steps[:above])
     model = call.target.model if call.target is not None else call.model
     if answer is not None:
-        chunks = await Replayed(answer, whole=True).next() or ()
+        chunks = await Replayed(call, runtime.steps[above], answer, whole=True).next() or ()
     else:
         chunks = (_whole_chunk(text or "", model),)
     chunks = [*filters.feed(chunks), *filters.flush()]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proxy.auth import GENERATE, require
 from proxy.call import Call, Caller, End
+from proxy.decisions import PolicyFault
 from proxy.errors import ApiError, UpstreamError
+from proxy.filters import Filters, Replayed
 from proxy.forward import forward
 from proxy.headers import feature, hops, request_id, traceparent
 from proxy.outcome import count_early, finish
-from proxy.pipeline import Filters, PolicyFault, Replayed, ask
+from proxy.pipeline import ask
 from proxy.reply import Keeper, error_lines, send_error, send_stream, send_whole
 from proxy.request import REQUESTS, parse_object
 from proxy.server.wire import Wire
@@ -127,6 +129,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
     filters: Filters | None = None
     rest: Filters | None = None
     keeper: Keeper | None = None
+    torn: BaseException | None = None
     status = 200
     try:
         try:
@@ -142,7 +145,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
             filters = Filters(call, runtime.steps[:above]) if runtime.filters else None
             if reply is not None:
                 call.headers.extend(reply.headers)
-                source = Replayed(reply, whole=not call.request.stream)
+                source = Replayed(call, runtime.steps[above], reply, whole=not call.request.stream)
             if source is None:
                 source = await forward(call, wire)
             if keeper is not None:
@@ -151,11 +154,13 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
                 await send_whole(call, wire, source, filters)
             if call.alone:
                 end = "client_gone"
-        except asyncio.CancelledError:
-            if call.leave_reason is None and not call.gone:
-                raise  # not ours: the process is being torn down
+        except asyncio.CancelledError as caught:
             task = asyncio.current_task()
-            if task is not None:
+            if call.leave_reason is None and not call.gone:
+                if task is None or not task.cancelling():
+                    raise LookupError("a wait ended that nobody cancelled") from caught
+                torn = caught  # the process is being torn down: whoever does so has to hear of it again
+            elif task is not None:
                 task.uncancel()
             if source is not None:
                 source.abort()
@@ -179,7 +184,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
             end = "client_gone"
             if source is not None:
                 source.abort()
-    except Exception as caught:
+    except BaseException as caught:  # `sys.exit()` in somebody's policy or provider is not the sidecar's end
         if source is not None:
             source.abort()
         call.runtime.log.error("internal_error", extra={"fields": {"request_id": call.id, **describe(caught)}})
@@ -196,6 +201,8 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
         if rest is not None and source is not None:
             await _carry_on(call, source, rest)
     finish(side, call, end, error, status)
+    if torn is not None:
+        raise torn
 
 
 def _stopped(call: Call, source: Source | Replayed | None, filters: Filters | None) -> Filters | None:

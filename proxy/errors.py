@@ -140,6 +140,8 @@ class Refused(ApiError):
         headers: Iterable[tuple[str, str]] = (),
         retry_after: float | None = None,
     ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"{status} is not the status of a refusal")
         super().__init__(code, message, param=param, status=status, type=type, headers=headers, retry_after=retry_after)
 
 

@@ -32,10 +32,14 @@ def finish(side: Sidecar, call: Call, end: End, error: ApiError | None, status: 
     code = error.code if error is not None else None
     outcome = Outcome(end, status, usage, code=code, target=target)
     outcome.cost = cost = runtime.cost(call, outcome)
-    for raised in call.finish(outcome):
+    raised = call.finish(outcome)
+    try:
+        settle_claims(call, outcome)
+    except Exception as unsettled:  # claims that the store cannot read; the call has its line all the same
+        raised.append(unsettled)
+    for one in raised:
         runtime.metrics.finisher_errors.inc()
-        runtime.log.error("finisher_failed", extra={"fields": {"request_id": call.id, **describe(raised)}})
-    settle_claims(call, outcome)
+        runtime.log.error("finisher_failed", extra={"fields": {"request_id": call.id, **describe(one)}})
 
     series = runtime.series(target, call)
     metrics = runtime.metrics

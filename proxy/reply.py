@@ -11,9 +11,9 @@ import orjson
 
 from proxy.call import Call
 from proxy.chunk import Chunk
-from proxy.errors import ApiError, UpstreamError
+from proxy.errors import ApiError
+from proxy.filters import Filters, Replayed
 from proxy.headers import clean
-from proxy.pipeline import Filters, Replayed
 from proxy.server.wire import Wire
 from proxy.shape import unfold
 from proxy.source import Source
@@ -35,7 +35,7 @@ async def send_whole(call: Call, wire: Wire, source: Source | Replayed, filters:
     if filters:
         chunks = [*filters.feed(chunks), *filters.flush()]
     if not chunks:
-        raise UpstreamError("upstream_invalid_response", "The provider's answer was empty; send the request again.")
+        raise ApiError("content_policy_violation", "The sidecar's rules let nothing of the answer through.")
     source.settle()
     wire.reply(200, _head(call, JSON), chunks[0].encode())
 

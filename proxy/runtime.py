@@ -21,7 +21,8 @@ from proxy.auth import Authenticator
 from proxy.call import Call, Outcome
 from proxy.clock import Clock
 from proxy.config.globs import literal
-from proxy.pipeline import Step, build_steps
+from proxy.decisions import Step
+from proxy.pipeline import build_steps
 from proxy.providers.base import Provider, ProviderSettings, Target
 from proxy.route import Router
 from proxy.store.base import Store, UsageRecord

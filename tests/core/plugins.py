@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from typing import Any
 
-from policies.base import Call, Chunk, Outcome, Policy, PolicyConfig, Refused, Reply
+from policies.base import ApiError, Call, Chunk, Claim, Outcome, Policy, PolicyConfig, Refused, Reply
 
 EVENTS: list[str] = []
 OUTCOMES: list[Outcome] = []
@@ -98,6 +100,86 @@ class Breaks(Policy):
             def flush(self):
                 if where == "flush":
                     raise RuntimeError("secret text of the error")
+                return ()
+
+        return Filter()
+
+
+class Misbehaves(Policy):
+    """Do what no policy may, where and how it is told: ``where`` is a hook, ``how`` what the hook raises or returns."""
+
+    class Config(PolicyConfig):
+        where: str
+        how: str
+
+    def _act(self, where: str, otherwise: object = None) -> Any:
+        if where != self.config.where:
+            return otherwise
+        raised = {
+            "cancelled": asyncio.CancelledError, "exit": SystemExit, "interrupt": KeyboardInterrupt,
+            "closed": GeneratorExit, "lost": ConnectionError,
+        }.get(self.config.how)  # fmt: skip
+        if raised is not None:
+            raise raised("secret text of the error")
+        return {"number": 7, "words": ["claim"], "none": None, "bad status": None}[self.config.how]
+
+    async def on_request(self, call: Call) -> Any:
+        call.defer(OUTCOMES.append)
+        if self.config.where == "defer":
+            call.defer(lambda outcome: self._act("defer"))
+        if self.config.how == "bad status":
+            raise Refused(200, "fine", "All is well.")
+        if self.config.where == "source":
+
+            async def source():
+                yield self._act("source")
+
+            return Reply(source())
+        return self._act("request")
+
+    def claims(self, call: Call) -> Any:
+        if self.config.where in ("admitted", "refusal"):
+            limit = 0 if self.config.where == "refusal" else 10
+            return [Claim("rate", call.caller.team, "misbehaves", 1, limit, window=60.0)]
+        return self._act("claims", ())
+
+    def admitted(self, call: Call, claims: Any, states: Any) -> None:
+        self._act("admitted")
+
+    def refusal(self, call: Call, claim: Any, state: Any) -> ApiError:
+        return self._act("refusal") or super().refusal(call, claim, state)
+
+    def on_reply(self, call: Call) -> Any:
+        self._act("reply")
+        return self if self.config.where in ("feed", "flush") else None
+
+    def feed(self, chunk: Chunk) -> Any:
+        return self._act("feed", (chunk,))
+
+    def flush(self) -> Any:
+        return self._act("flush", ())
+
+
+class Swallows(Policy):
+    """Wait, and take no notice of being told to stop."""
+
+    async def on_request(self, call: Call) -> None:
+        EVENTS.append("waits")
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            EVENTS.append("swallowed")
+
+
+class DropsAll(Policy):
+    """Let nothing of an answer through."""
+
+    def on_reply(self, call: Call) -> Any:
+        class Filter:
+            def feed(self, chunk):
+                return ()
+
+            def flush(self):
                 return ()
 
         return Filter()

@@ -2,6 +2,7 @@
 
 import json
 
+import httpx2
 import pytest
 
 from tests.core import plugins
@@ -110,6 +111,82 @@ async def test_a_policy_that_raises_refuses_its_call(where, stream):
         (failed,) = await side.lines("policy_failed")
         assert failed["error"] == "RuntimeError"
         assert "secret text" not in response.text + json.dumps(failed) + json.dumps(line)
+
+
+#: Every hook, with everything that it may raise or return and should not.
+MISDEEDS = [
+    *((where, how) for where in ("request", "claims", "admitted", "refusal", "source", "reply", "feed", "flush")
+      for how in ("cancelled", "exit", "interrupt", "closed", "lost")),
+    ("request", "number"), ("request", "bad status"), ("claims", "number"), ("claims", "words"), ("source", "number"),
+    ("feed", "none"), ("feed", "number"), ("flush", "none"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("where", "how"), MISDEEDS)
+async def test_whatever_a_policy_does_is_its_own_fault(where, how):
+    """A stray cancel, an exit, a result of the wrong kind: 503 policy_unavailable, one outcome, one line, and life goes on."""
+    async with inline(policies(("Marker", {"mark": "x"}), ("Misbehaves", {"where": where, "how": how}))) as side:
+        for stream in (False, True):
+            response = await side.chat("some words", stream=stream)
+            error = events(response.text)[-1] if response.status_code == 200 else response.json()
+            assert error["error"]["code"] == "policy_unavailable", response.text
+            assert "[DONE]" not in response.text
+        assert [line["outcome"] for line in await side.lines()] == ["fault", "fault"]
+        assert plugins.EVENTS.count("end x fault") == 2
+        assert len(plugins.OUTCOMES) == 4  # two of each call's
+        assert len(await side.lines("policy_failed")) == 2
+        assert side.side.in_flight == 0
+        assert not side.side.calls
+
+
+@pytest.mark.parametrize(
+    ("where", "how"), [pair for pair in MISDEEDS if pair[0] not in ("source", "refusal") and pair[1] != "bad status"]
+)
+async def test_in_shadow_mode_a_fault_is_no_refusal(where, how):
+    """A policy with `enforce: false` that fails in any hook is counted and logged; the call passes, and is answered."""
+    settings = {"where": where, "how": how, "enforce": False}
+    async with inline(policies(("Misbehaves", settings), ("Marker", {"mark": "x"}))) as side:
+        for stream in (False, True):
+            assert said(await side.chat("word", stream=stream)) == "wordx"
+        assert [line["outcome"] for line in await side.lines()] == ["completed", "completed"]
+        assert {row["policy"] for row in await side.lines("policy_failed")} == {f"{HERE}:Misbehaves"}
+
+
+@pytest.mark.parametrize("how", ["cancelled", "exit"])
+async def test_a_finisher_stops_neither_the_others_nor_the_sidecar(how):
+    """A finisher that raises what is no Exception is counted; the line is written and the others run."""
+    async with inline(policies(("Marker", {"mark": "x"}), ("Misbehaves", {"where": "defer", "how": how}))) as side:
+        assert (await side.chat()).status_code == 200
+        assert plugins.EVENTS[-1] == "end x completed"
+        assert [line["outcome"] for line in await side.lines()] == ["completed"]
+        assert side.side.runtime.metrics.finisher_errors.values[()] == 1
+
+
+async def test_no_policy_is_asked_once_the_client_has_left():
+    """A policy that swallows its cancel keeps nobody alive: those below are not asked, nothing goes upstream."""
+    async with inline(policies("Swallows", ("Marker", {"mark": "below"}))) as side:
+        with pytest.raises(httpx2.ReadTimeout):
+            await side.client.post(
+                "/v1/chat/completions",
+                json={"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+                timeout=httpx2.Timeout(10, read=0.2),
+            )
+        (line,) = await side.lines()
+        assert (line["outcome"], line["provider"]) == ("client_gone", None)
+        assert plugins.EVENTS == ["waits", "swallowed"]
+
+
+async def test_a_reply_that_its_filters_take_away_is_the_policys_doing(upstream):
+    """A filter that lets nothing through refuses the reply; the provider is not blamed, and its breaker counts nothing."""
+    provider = (
+        f"default_provider: fake\nproviders:\n  fake: {{kind: openai, base_url: {upstream.base()}, api_key: key}}\n"
+    )
+    async with inline(provider + policies("DropsAll")) as side:
+        response = await side.chat(model="gpt-4o")
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "content_policy_violation")
+        (line,) = await side.lines()
+        assert line["outcome"] == "refused"
+        assert side.side.runtime.providers["fake"].last_error is None
 
 
 async def test_a_finisher_that_raises_is_counted_and_the_rest_run():

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from policies._shape import every, reset_in
 from policies.rate_limit import RateLimit, RateLimitConfig
-from proxy.pipeline import Step
+from proxy.decisions import Step
 from tests.policies.limits import Limits, headers
 
 

@@ -1,0 +1,203 @@
+"""The way back: what the policies let through of a reply, and the replies that they give themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from policies.base import ChunkFilter
+from proxy.call import Call, Reply
+from proxy.chunk import Chunk
+from proxy.decisions import Step, decided, failed, fault, refusal, refused, thrown_in
+from proxy.errors import ApiError
+from proxy.shape import Fold, unfold
+
+
+class Filters:
+    """The reply filters of one call, bottom of the list first."""
+
+    __slots__ = ("_call", "_chain", "_stopped")
+
+    def __init__(self, call: Call, steps: Sequence[Step]) -> None:
+        self._call = call
+        self._stopped: ChunkFilter | None = None
+        self._chain: list[tuple[Step, ChunkFilter]] = []
+        for step in reversed(steps):
+            if not step.replies:
+                continue
+            try:
+                found = step.policy.on_reply(call)
+            except ApiError as error:
+                refused(call, step, error)
+                continue
+            except BaseException as error:
+                failed(call, step, error)
+                continue
+            if found is not None:
+                self._chain.append((step, found if step.enforce else Shadow(call, step, found)))
+
+    def __bool__(self) -> bool:
+        return bool(self._chain)
+
+    def below(self, audience: Any) -> Filters | None:
+        """Return the filters up to ``audience`` if one above it stopped the reply: what the others still get.
+
+        None if one below stopped it, which ends the answer for all.
+        """
+        chain = self._chain
+        at = next((i for i, (_, one) in enumerate(chain) if one is audience), -1)
+        if at < 0 or not any(one is self._stopped for _, one in chain[at + 1 :]):
+            return None
+        rest = Filters(self._call, ())
+        rest._chain = chain[: at + 1]
+        return rest
+
+    def feed(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """Return what the client gets for ``chunks``."""
+        for step, one in self._chain:
+            chunks = self._through(step, one, chunks)
+        return chunks
+
+    def _through(self, step: Step, one: ChunkFilter, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        out: list[Chunk] = []
+        try:
+            for chunk in chunks:
+                out.extend(one.feed(chunk))
+        except ApiError as error:
+            self._stopped = one
+            raise refusal(self._call, step, error) from None
+        except BaseException as error:  # nothing is awaited here: whatever is raised is the filter's own
+            self._stopped = one
+            raise fault(self._call, step, error) from error
+        return out
+
+    def flush(self) -> Sequence[Chunk]:
+        """Return what the filters held back, each one's remainder passed through those above it."""
+        chunks: Sequence[Chunk] = ()
+        for step, one in self._chain:
+            chunks = self._through(step, one, chunks)
+            try:
+                chunks = [*chunks, *one.flush()]
+            except ApiError as error:
+                raise refusal(self._call, step, error) from None
+            except BaseException as error:
+                raise fault(self._call, step, error) from error
+        return chunks
+
+
+class Shadow:
+    """A filter in shadow mode: it sees copies, and nothing it does reaches the client."""
+
+    __slots__ = ("_call", "_dead", "_inner", "_step")
+
+    def __init__(self, call: Call, step: Step, inner: ChunkFilter) -> None:
+        self._call = call
+        self._step = step
+        self._inner = inner
+        self._dead = False
+
+    def _quietly(self, run: Any) -> None:
+        if self._dead:
+            return
+        try:
+            for _ in run():
+                pass
+        except ApiError as error:
+            self._dead = True
+            decided(self._call, self._step, "shadow_refuse", error)
+        except BaseException as error:
+            self._dead = True
+            failed(self._call, self._step, error)
+
+    def feed(self, chunk: Chunk) -> Iterable[Chunk]:
+        copy = Chunk(orjson.loads(chunk.encode()), whole=chunk.whole)
+        self._quietly(lambda: self._inner.feed(copy))
+        return (chunk,)
+
+    def flush(self) -> Iterable[Chunk]:
+        self._quietly(lambda: self._inner.flush())
+        return ()
+
+
+class Replayed:
+    """A policy's own answer as a source: batches of chunks in the form that the client asked for."""
+
+    __slots__ = ("_call", "_held", "_iterator", "_step", "_sync", "waited", "whole")
+
+    def __init__(self, call: Call, step: Step, reply: Reply, *, whole: bool) -> None:
+        source: Any = reply.source
+        self._call = call
+        self._step = step
+        self.whole = whole
+        self.waited = 0.0
+        self._held: Sequence[Chunk] | None = None
+        self._sync: Iterator[Any] | None = None
+        self._iterator: AsyncIterator[Any] | None = None
+        if whole and type(source) is tuple and len(source) == 1 and source[0].whole:
+            self._held = source  # what is wanted, as it is wanted
+        elif hasattr(source, "__aiter__"):
+            self._iterator = source.__aiter__()
+        else:
+            self._sync = iter(source)
+
+    async def _some(self) -> Sequence[Chunk] | None:
+        found: Any = None
+        if self._sync is not None:
+            found = next(self._sync, None)
+        elif self._iterator is not None:
+            try:
+                found = await self._iterator.__anext__()
+            except StopAsyncIteration:
+                return None
+        return found if found is None or type(found) is list else (found,)
+
+    def held(self) -> Sequence[Chunk] | None:
+        """Return a whole answer that is there already, if the client asked for one."""
+        held, self._held = self._held, None
+        return held
+
+    async def next(self) -> Sequence[Chunk] | None:
+        """Return the next batch, None at the end.
+
+        Raises:
+            ApiError: what the source raised of this kind, or a :class:`PolicyFault` for anything else.
+        """
+        try:
+            some = self.held() or await self._some()
+            if not self.whole:
+                if some and some[0].whole:
+                    return [piece for chunk in some for piece in unfold(chunk)]
+                return some
+            if some and some[0].whole:
+                return some
+            if some is None:
+                raise LookupError("the reply that a policy gave is empty")
+            fold = Fold()
+            while some is not None:
+                for chunk in some:
+                    fold.feed(chunk)
+                some = await self._some()
+            return (fold.whole(),)
+        except ApiError:
+            raise
+        except BaseException as error:
+            if thrown_in(error):
+                raise
+            raise fault(self._call, self._step, error) from error
+
+    def settle(self) -> None:
+        return
+
+    def fail(self, error: ApiError) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        """Stop listening; a generator's ``finally`` runs."""
+        if self._iterator is not None and inspect.isasyncgen(self._iterator):
+            # `aclose` of a generator that waits for nothing ends at once; the task only carries it.
+            task = asyncio.ensure_future(self._iterator.aclose())
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
