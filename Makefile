@@ -1,10 +1,10 @@
-# `make run` and `make test` are all a newcomer needs. Nothing is installed outside .venv (and .demo).
+# `make run` and `make test` are all a newcomer needs. Only `make programs` installs anything outside the checkout.
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 PYTHON ?= python3
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run test check slow bench bench-seed race corpora clients image-check demo clean lock
+.PHONY: help setup dev run test check slow bench bench-seed race corpora clients programs image-check demo clean lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,9 @@ corpora: dev ## how well redaction does on labelled secrets
 
 clients: dev ## real OpenAI clients through the sidecar, with each vendor behind it
 	@$(PY) tests/clients/run.py
+
+programs: ## what some tests run beside Python: nginx and redis-server (Debian, as root), aimock (npm)
+	@sh tests/programs/install.sh
 
 image-check: dev ## build and run the image without a Docker engine (needs buildah)
 	@sh deploy/image-check.sh

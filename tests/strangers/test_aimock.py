@@ -19,7 +19,9 @@ from tests.fakes.scripted import VENDORS, llm_yml, providers
 from tests.strangers.conftest import Start
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(os.environ.get("AIMOCK") or ROOT / ".bench" / "clients" / "node" / "node_modules" / ".bin" / "llmock")
+PLACES = (ROOT / ".bench" / "programs", ROOT / ".bench" / "clients" / "node")  # `make programs` and `make clients`
+PROGRAMS = [place / "node_modules" / ".bin" / "llmock" for place in PLACES]
+PROGRAM = Path(os.environ.get("AIMOCK") or next(filter(Path.exists, PROGRAMS), PROGRAMS[0]))
 TEXT = "Zażółć gęślą jaźń — 日本語 🙂 one two three four five six seven eight nine ten."
 FIXTURES = {
     "fixtures": [
@@ -49,7 +51,7 @@ TOOLS = [
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("node") and PROGRAM.exists()),
-    reason="@copilotkit/aimock (npm) is not installed; `make clients` installs it, or AIMOCK names its program",
+    reason="aimock is not installed (`make programs` does it with npm; or set AIMOCK to the program)",
 )
 
 

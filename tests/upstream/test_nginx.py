@@ -77,7 +77,7 @@ class Nginx:
 def nginx(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Nginx]:
     program = os.environ.get("NGINX") or shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        pytest.skip("nginx is not installed (Debian's package is enough; or set NGINX to the program)")
+        pytest.skip("nginx is not installed (`make programs` does it on Debian; or set NGINX to the program)")
     server = Nginx(tmp_path_factory.mktemp("nginx"), program, authority)
     yield server
     server.process.terminate()
