@@ -18,6 +18,7 @@ from re2 import _re2
 
 from policies.redact.alphabet import LOUD
 from policies.redact.detector import CAP, Detector, compile_union, options
+from policies.redact.escapes import BACKSLASH, ESCAPE, MARGIN, unescaped
 from policies.redact.search import Finding, Look, Trail
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
@@ -92,6 +93,8 @@ class Engine:
         follows. ``trail`` is kept by the caller from one call to the next and moved along with ``text``. Raise
         :class:`DetectorFailed` if a check fails.
         """
+        if BACKSLASH in text or ESCAPE in text:
+            text = unescaped(text, start - MARGIN, final)
         size = len(text)
         decided = size
         if not final:

@@ -12,8 +12,9 @@ from typing import Final, Protocol
 
 import orjson
 
-from policies.redact.detector import CONTEXT, Detector
+from policies.redact.detector import Detector
 from policies.redact.engine import Engine
+from policies.redact.escapes import MARGIN
 from policies.redact.search import Finding, Trail
 
 #: Says what to put for a finding: ``(detector, original)``; None leaves it as it is.
@@ -103,9 +104,9 @@ class PlainLane:
             self._held = text
             buffer = before
         if decided > _KEEP:
-            buffer = buffer[decided - CONTEXT :]
-            self._trail.shift(decided - CONTEXT)
-            decided = CONTEXT
+            buffer = buffer[decided - MARGIN :]
+            self._trail.shift(decided - MARGIN)
+            decided = MARGIN
         self._buffer = buffer
         self._start = decided
         return out
@@ -117,9 +118,9 @@ class PlainLane:
         start = self._start + len(past)
         buffer = self._buffer + past
         if start > _KEEP:
-            buffer = buffer[start - CONTEXT :]
-            self._trail.shift(start - CONTEXT)
-            start = CONTEXT
+            buffer = buffer[start - MARGIN :]
+            self._trail.shift(start - MARGIN)
+            start = MARGIN
         self._buffer = buffer + held.encode()
         self._start = start
 
@@ -211,11 +212,11 @@ class JsonLane:
             return ""
         out = self._emit(decided, self._words(findings) if findings else [])
         if decided > _KEEP:
-            self._buffer = buffer[decided - CONTEXT :]
-            self._trail.shift(decided - CONTEXT)
+            self._buffer = buffer[decided - MARGIN :]
+            self._trail.shift(decided - MARGIN)
             if self._stray is not None:
-                self._stray -= decided - CONTEXT
-            decided = CONTEXT
+                self._stray -= decided - MARGIN
+            decided = MARGIN
         self._start = decided
         return out
 
