@@ -74,6 +74,10 @@ def _secret() -> str:
     text = text.strip()
     if not text or "\n" in text:
         raise _NoSecret("standard input must hold one secret, on one line")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _NoSecret("standard input must hold the secret as UTF-8 text") from None
     return text
 
 

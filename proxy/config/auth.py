@@ -63,8 +63,13 @@ class KeySettings(Strict):
     @field_validator("key")
     @classmethod
     def _strong(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < 16:
+        if value is None:
+            return value
+        text = value.get_secret_value()
+        if len(text) < 16:
             raise ValueError("a client key needs at least 16 characters; `llm-sidecar keys new` makes one")
+        if text != text.strip() or not text.isprintable():
+            raise ValueError("no request could carry this key: it begins or ends with white space, or is not printable")
         return value
 
     @model_validator(mode="after")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
 
 from cryptography.fernet import Fernet
 
 from proxy.config.load import load_text
 from tests.cli.conftest import Run
+from tests.fakes.process import ROOT
 
 
 def test_new_keys_are_random_and_match_their_hash(run: Run) -> None:
@@ -30,6 +34,18 @@ def test_the_hash_of_a_key(run: Run) -> None:
     result = run("keys", "hash", stdin="")
     assert (result.code, result.out) == (1, "")
     assert "must hold one secret" in result.err
+
+
+def test_a_secret_that_is_no_text_is_refused() -> None:
+    """Bytes that are not UTF-8 on standard input are a sentence and exit code 1, for each command that reads a secret."""
+    for command in ("hash", "encrypt", "reencrypt"):
+        result = subprocess.run(
+            [sys.executable, "-m", "proxy", "keys", command], input=b"\xff\xfesecret\n", capture_output=True, cwd=ROOT,
+            env={**os.environ, "LANG": "C.UTF-8"}, check=False,
+        )  # fmt: skip
+        assert (result.returncode, result.stdout) == (1, b"")
+        assert b"as UTF-8 text" in result.stderr
+        assert b"Traceback" not in result.stderr
 
 
 def test_encrypt_and_reencrypt(run: Run) -> None:

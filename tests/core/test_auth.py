@@ -6,7 +6,7 @@ import pytest
 
 from proxy.auth import ALL, Authenticator, hash_key, require
 from proxy.clock import Clock
-from proxy.config.load import load_text
+from proxy.config.load import ConfigError, load_text
 from proxy.errors import ApiError
 from tests.fakes.clock import StillClock
 from tests.policies.build import ECHO
@@ -53,6 +53,13 @@ def test_a_key_is_found_by_its_hash_and_by_nothing_like_it():
         assert code(auth, headers(wrong)) == "invalid_api_key"
     assert code(auth, {}) == "invalid_api_key"
     assert code(auth, {b"authorization": b"Basic " + KEY.encode()}) == "invalid_api_key"
+
+
+@pytest.mark.parametrize("key", [f" {KEY}", f"{KEY} ", f"{KEY}\u00a0"])
+def test_a_key_that_no_request_could_carry_is_refused_at_load(key):
+    """White space around a header's value is no part of it: such a key would let nobody in, and say nothing."""
+    with pytest.raises(ConfigError, match="no request could carry this key"):
+        load_text(ECHO + "auth: {keys: [{id: a, key: '${OPS}'}]}", {"OPS": key})
 
 
 def test_two_keys_with_a_long_common_prefix_are_two_callers():
