@@ -78,7 +78,10 @@ class Resolver:
 
 
 async def _getaddrinfo(host: str, port: int, flags: int) -> list[tuple[Any, ...]]:
-    return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
+    try:
+        return list(await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
+    except UnicodeError:  # what it raises for a name with an empty or too long part
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from None
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

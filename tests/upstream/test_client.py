@@ -254,10 +254,11 @@ async def test_servers_that_hang_up_at_once(connect: Connect, end: str) -> None:
             await eventually(lambda: upstream.pool.size == 0)
 
 
-async def test_unknown_names_are_unreachable(connect: Connect) -> None:
-    """A name that does not resolve: upstream_unreachable, without naming the host to the caller."""
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "no-such-host..invalid", "no-such-host" * 6 + ".invalid"])
+async def test_unknown_names_are_unreachable(connect: Connect, host: str) -> None:
+    """A name that does not resolve, or that none can be: upstream_unreachable, without naming the host to the caller."""
     with pytest.raises(UpstreamError, match="name cannot be resolved") as caught:
-        await connect("http://no-such-host.invalid/v1").send(post(), KEY)
+        await connect(f"http://{host}/v1").send(post(), KEY)
     assert caught.value.code == "upstream_unreachable"
     assert "no-such-host" not in caught.value.message
 

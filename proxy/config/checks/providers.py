@@ -98,6 +98,7 @@ def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        (parts.hostname or "").encode("idna")  # an empty part, or one above 63 characters: no resolver takes it
     except ValueError:
         return None
     return parts if valid and url.isascii() and url.isprintable() and " " not in url else None
