@@ -193,14 +193,16 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
     finally:
         if keeper is not None:
             keeper.stop()
-    if error is not None:
-        status = error.status
-        if rest is not None:
-            wire.last()
-        send_error(call, wire, error)
-        if rest is not None and source is not None:
-            await _carry_on(call, source, rest)
-    finish(side, call, end, error, status)
+    try:
+        if error is not None:
+            status = error.status
+            if rest is not None:
+                wire.last()
+            send_error(call, wire, error)
+            if rest is not None and source is not None:
+                await _carry_on(call, source, rest)
+    finally:
+        finish(side, call, end, error, status)
     if torn is not None:
         raise torn
 

@@ -121,9 +121,15 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         """Return the JSON body of the error reply."""
-        return orjson.dumps(
-            {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-        )
+        said = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        try:
+            return orjson.dumps({"error": said})
+        except TypeError:  # a policy's words: no text, or no Unicode
+            fit = {
+                name: value if value is None else str(value).encode("utf-8", "replace").decode()
+                for name, value in said.items()
+            }
+            return orjson.dumps({"error": fit})
 
 
 class Refused(ApiError):
@@ -142,7 +148,8 @@ class Refused(ApiError):
     ) -> None:
         if not 400 <= status <= 599:
             raise ValueError(f"{status} is not the status of a refusal")
-        super().__init__(code, message, param=param, status=status, type=type, headers=headers, retry_after=retry_after)
+        pairs = [(str(name), str(value)) for name, value in headers]
+        super().__init__(code, message, param=param, status=status, type=type, headers=pairs, retry_after=retry_after)
 
 
 def bad(message: str, param: str | None = None) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -211,12 +211,21 @@ def _head(call: Call, kind: str) -> bytes:
         text += (
             f"server-timing: policy;dur={call.policy_s * 1000.0:.1f}, upstream;dur={call.upstream_s * 1000.0:.1f}\r\n"
         )
-    for name, value in call.headers:
-        text = f"{text}{name}: {value if value.isascii() and value.isprintable() else clean(value)}\r\n"
+    try:
+        for name, value in call.headers:
+            text = f"{text}{name}: {value if value.isascii() and value.isprintable() else clean(value)}\r\n"
+    except (AttributeError, TypeError, ValueError):  # a policy's, and no pair of texts
+        call.headers = _pairs(call.headers)
+        return _head(call, kind)
     if call.explain is not None:
         decided = ", ".join(f"{row['policy']}={row['decision']}" for row in call.explain)
         text += f"x-llm-policies: {clean(decided)}\r\n"
     return text.encode("latin-1", "replace")  # ASCII by now; this codec is the quicker one
+
+
+def _pairs(headers: list[Any]) -> list[tuple[str, str]]:
+    """Return the headers that policies added as pairs of texts, without what is no pair."""
+    return [(str(pair[0]), str(pair[1])) for pair in headers if type(pair) in (tuple, list) and len(pair) == 2]
 
 
 def error_lines(rid: str, error: ApiError) -> list[str]:
@@ -233,6 +242,6 @@ def send_error(call: Call, wire: Wire, error: ApiError) -> None:
         wire.end()
         return
     own = {name for name, _ in error.headers}
-    call.headers = [pair for pair in call.headers if pair[0] not in own]
+    call.headers = [pair for pair in _pairs(call.headers) if pair[0] not in own]
     head = _head(call, JSON) + "".join(f"{n}: {clean(v)}\r\n" for n, v in error.headers).encode("ascii", "replace")
     wire.reply(error.status, head, error.body())

@@ -49,7 +49,10 @@ class Ticker:
         late = [item for item in self._watched if item.deadline <= now]
         for item in late:
             item.deadline = NEVER
-            item.expired()
+            try:
+                item.expired()
+            except Exception as error:  # one that fails must not stop the clock of all the others
+                self._loop.call_exception_handler({"message": "A deadline's action failed.", "exception": error})
         self._timer = self._loop.call_later(INTERVAL, self._tick) if self._watched else None
 
 

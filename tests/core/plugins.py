@@ -171,6 +171,19 @@ class Swallows(Policy):
             EVENTS.append("swallowed")
 
 
+class Header(Policy):
+    """Add headers that are none, and refuse with words that are no words if so told."""
+
+    class Config(PolicyConfig):
+        refuse: bool = False
+
+    async def on_request(self, call: Call) -> None:
+        call.headers += [("x-number", 5), 7, ("x-good", "yes"), ["x-list", "too"]]  # type: ignore[list-item]
+        call.defer(OUTCOMES.append)
+        if self.config.refuse:
+            raise Refused(403, "odd", "no \ud800 text", headers=[("x-count", 3)])  # type: ignore[list-item]
+
+
 class DropsAll(Policy):
     """Let nothing of an answer through."""
 

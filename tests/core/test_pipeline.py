@@ -1,10 +1,12 @@
 """The one way: order, one outcome, answers of policies, faults, shadow mode."""
 
+import asyncio
 import json
 
 import httpx2
 import pytest
 
+from proxy.ticker import Watched, ticker
 from tests.core import plugins
 from tests.core.inline import inline
 
@@ -160,6 +162,50 @@ async def test_a_finisher_stops_neither_the_others_nor_the_sidecar(how):
         assert plugins.EVENTS[-1] == "end x completed"
         assert [line["outcome"] for line in await side.lines()] == ["completed"]
         assert side.side.runtime.metrics.finisher_errors.values[()] == 1
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_headers_that_are_none_cost_no_outcome(refuse, stream):
+    """A policy's header of another type goes out as text or not at all; the call is answered and has its one outcome."""
+    async with inline(policies(("Header", {"refuse": refuse}))) as side:
+        response = await side.chat(stream=stream)
+        assert response.status_code == (403 if refuse else 200)
+        assert (response.headers["x-number"], response.headers["x-good"], response.headers["x-list"]) == (
+            "5",
+            "yes",
+            "too",
+        )
+        if refuse:
+            assert response.headers["x-count"] == "3"
+            assert response.json()["error"]["message"] == "no ? text"
+        assert [outcome.end for outcome in plugins.OUTCOMES] == ["refused" if refuse else "completed"]
+        assert len(await side.lines()) == 1
+
+
+async def test_a_deadline_whose_action_fails_stops_no_other():
+    """One clock hand watches every deadline of the process: what one of them raises must not stop it."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+
+    class Fails(Watched):
+        def expired(self) -> None:
+            raise RuntimeError("broken")
+
+    class Works(Watched):
+        def expired(self) -> None:
+            told.append("works")
+
+    items = [Fails(), Works(), Fails()]
+    for item in items:
+        item.deadline = 0.0
+        ticker().watch(item)
+    later = Works()
+    ticker().watch(later)
+    await asyncio.sleep(0.15)
+    later.deadline = 0.0
+    await asyncio.sleep(0.15)
+    assert sorted(told) == ["broken", "broken", "works", "works"]
 
 
 async def test_no_policy_is_asked_once_the_client_has_left():
