@@ -32,7 +32,8 @@ def register(commands: Any) -> None:
         ("encrypt", "encrypt the provider secret on standard input"),
         ("reencrypt", "encrypt the token on standard input anew, under the first key"),
     ):
-        actions.add_parser(name, help=help, description=f"{help[:1].upper()}{help[1:]}.")
+        action = actions.add_parser(name, help=help, description=f"{help[:1].upper()}{help[1:]}.")
+        action.add_argument("surplus", nargs="*", help=argparse.SUPPRESS)  # or argparse would repeat a secret
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from proxy.config.problem import ConfigError
 
     try:
+        if args.surplus:
+            raise _NoSecret("a secret is read from standard input, never from the command line, where others see it")
         if args.action == "new":
             return _new()
         environ = environment(os.environ, os.getcwd())

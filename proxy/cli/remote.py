@@ -24,7 +24,9 @@ class Remote:
         from proxy.config.dotenv import environment
 
         variables = environment(os.environ, os.getcwd())
-        self.url = (variables.get(URL, "").strip() or default).rstrip("/").removesuffix("/v1")
+        named = variables.get(URL, "").strip()
+        self.url = (named or default).rstrip("/").removesuffix("/v1")
+        self._hint = "" if named else f"; {URL} names another"
         self._key = variables.get(KEY, "").strip()
 
     def ask(self, method: str, path: str, expect: str, **more: Any) -> dict[str, Any]:
@@ -42,14 +44,16 @@ class Remote:
             reply = httpx2.request(method, self.url + path, headers=headers, timeout=10.0, trust_env=False, **more)
             body = reply.json()
         except (httpx2.HTTPError, httpx2.InvalidURL) as failure:
-            raise RemoteError(f"The sidecar at {self.url} does not answer ({type(failure).__name__}).") from failure
+            raise RemoteError(
+                f"The sidecar at {self.url} does not answer ({type(failure).__name__}){self._hint}."
+            ) from failure
         except ValueError as error:
-            raise RemoteError(f"What answers at {self.url} is no llm-sidecar.") from error
+            raise RemoteError(f"What answers at {self.url} is no llm-sidecar{self._hint}.") from error
         answer: dict[str, Any] = body if isinstance(body, dict) else {}
         if reply.status_code != 200:
             refusal = answer.get("error")
             message = refusal.get("message") if isinstance(refusal, dict) else None
             raise RemoteError(message or f"The sidecar answered {reply.status_code}.")
         if expect not in answer:
-            raise RemoteError(f"What answers at {self.url} is no llm-sidecar.")
+            raise RemoteError(f"What answers at {self.url} is no llm-sidecar{self._hint}.")
         return answer

@@ -18,7 +18,7 @@ examples:
   llm-sidecar usage --format csv > usage.csv           for a spreadsheet
 
 With LLM_SIDECAR_URL (and LLM_SIDECAR_KEY, which needs llm:view) the running sidecar is asked; else the
-store that llm.yml names is read.
+store that llm.yml names is read, or the sidecar on this machine is asked where that store is its memory.
 """
 
 
@@ -40,16 +40,21 @@ def run(args: argparse.Namespace) -> int:
     """Print the report."""
     from proxy.cli.remote import Remote, RemoteError
     from proxy.config.problem import ConfigError
-    from proxy.store.report import as_csv, as_table
+    from proxy.store.report import as_csv, as_table, report
 
     by = [name.strip() for name in args.by.split(",") if name.strip()]
     try:
         remote = Remote()
-        if remote.url:
+        found = None
+        if not remote.url:
+            month, config = _checked(args, by)
+            if config.store.kind == "memory":
+                remote = Remote(_here(config.server.listen))
+            else:
+                found = report(month, asyncio.run(_rows(config.store, month)), by)
+        if found is None:
             params = {"by": ",".join(by), **({"month": args.month} if args.month else {})}
             found = remote.ask("GET", "/admin/usage", "rows", params=params)
-        else:
-            found = _from_store(args, by)
     except (UsageError, RemoteError, ConfigError, ValueError) as error:
         print(f"llm-sidecar usage: {error}", file=sys.stderr)
         return 1
@@ -60,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _from_store(args: argparse.Namespace, by: list[str]) -> dict[str, Any]:
+def _checked(args: argparse.Namespace, by: list[str]) -> tuple[str, Any]:
+    """Return the month and the config, once it is clear that there can be such a report."""
     import time
 
     from proxy.admin.usage import check_month
@@ -71,10 +77,12 @@ def _from_store(args: argparse.Namespace, by: list[str]) -> dict[str, Any]:
     month = args.month or month_of(time.time())
     check_month(month)
     report(month, (), by)  # before anything is opened
-    store = load(args.config).store
-    if store.kind == "memory":
-        raise UsageError("The store is in the sidecar's memory: set LLM_SIDECAR_URL (and LLM_SIDECAR_KEY) to ask it.")
-    return report(month, asyncio.run(_rows(store, month)), by)
+    return month, load(args.config)
+
+
+def _here(listen: Any) -> str:
+    """Return the address of the sidecar on this machine, which keeps its usage in its memory."""
+    return f"http://{listen._replace(host='127.0.0.1') if listen.host in ('0.0.0.0', '::') else listen}"
 
 
 async def _rows(store: Any, month: str) -> list[Mapping[str, Any]]:

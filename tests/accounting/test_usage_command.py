@@ -54,7 +54,8 @@ def _no_sidecar(monkeypatch: pytest.MonkeyPatch) -> None:
 def config(folder: Path, store: str) -> str:
     """Write an llm.yml with this store; return its path."""
     file = folder / "llm.yml"
-    file.write_text(f"{BASE}store: {store}\nserver: {{secret: 0123456789abcdef0123456789abcdef}}\n")
+    server = "{listen: 127.0.0.1:9, secret: 0123456789abcdef0123456789abcdef}"  # where nobody listens
+    file.write_text(f"{BASE}store: {store}\nserver: {server}\n")
     return str(file)
 
 
@@ -102,7 +103,7 @@ def test_redis_is_read_directly(tmp_path: Path, capsys: pytest.CaptureFixture[st
     [
         (("--month", "11-2026"), "memory", "YYYY-MM"),
         (("--by", "colour"), "memory", "not by colour"),
-        ((), "memory", "LLM_SIDECAR_URL"),
+        ((), "memory", "127.0.0.1:9 does not answer (ConnectError); LLM_SIDECAR_URL names another"),
         ((), "sqlite://{folder}/none.db", "no store at"),
         ((), "redis://127.0.0.1:1", "is down"),
     ],

@@ -48,6 +48,14 @@ def test_a_secret_that_is_no_text_is_refused() -> None:
         assert b"Traceback" not in result.stderr
 
 
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(run: Run) -> None:
+    """Whoever types it after the command learns where it belongs; no error message holds it."""
+    for action in ("hash", "encrypt", "reencrypt"):
+        result = run("keys", action, "sk-typed-here", stdin="abc\n")
+        assert (result.code, result.out) == (1, "")
+        assert "read from standard input" in result.err and "sk-typed-here" not in result.err
+
+
 def test_encrypt_and_reencrypt(run: Run) -> None:
     """A token made here opens in llm.yml; re-encryption moves it under the newest key."""
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()

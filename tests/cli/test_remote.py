@@ -58,6 +58,26 @@ def test_address_and_key_may_stand_in_the_env_files(server: Any, run: Run, tmp_p
     ]  # fmt: skip
 
 
+def test_usage_in_memory_is_asked_of_the_sidecar_where_llm_yml_listens(server: Any, run: Run, tmp_path: Path) -> None:
+    """Without LLM_SIDECAR_URL, a memory store's usage comes from the sidecar that holds it, on whatever address."""
+    total = {
+        "calls": 1,
+        "completed": 1,
+        "refused": 0,
+        "tokens": 5,
+        "cost_usd": 0.0,
+        "efficiency": None,
+        "hit_ratio": None,
+    }
+    server.body = json.dumps({"month": "2026-10", "by": ["team"], "rows": [], "total": total, "advice": []}).encode()
+    for host in ("127.0.0.1", "0.0.0.0"):
+        listen = f"server: {{listen: '{host}:{server.server_port}'}}\nauth: {{keys: [{{id: a, key: {'k' * 20}}}]}}\n"
+        (tmp_path / "llm.yml").write_text(f"providers: {{echo: null}}\n{listen}")
+        result = run("usage", "--month", "2026-10", "--format", "json", LLM_SIDECAR_KEY="k" * 20)
+        assert (result.code, json.loads(result.out)["total"]["tokens"]) == (0, 5), result.err
+    assert server.asked == [("GET", "/admin/usage?by=team%2Cmodel&month=2026-10", f"Bearer {'k' * 20}")] * 2
+
+
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [(403, json.dumps({"error": {"message": "No."}}), "No."), (500, "{}", "The sidecar answered 500."),
