@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ApiError", "ApiRequest", "Call", "Caller", "ChatRequest", "Chunk", "ChunkFilter", "Claim", "ClaimState",
-    "Clock", "Counter", "Kit", "Outcome", "Policy", "PolicyConfig", "Refused", "Reply", "Slot", "Store", "Target", "Usage",
+    "Clock", "Counter", "Kit", "Outcome", "Policy", "PolicyConfig", "Refused", "Reply", "Slot", "Store", "Target", "TextFilter", "Usage",
 ]  # fmt: skip
 
 
@@ -44,6 +44,17 @@ class ChunkFilter(Protocol):
 
     def flush(self) -> Iterable[Chunk]:
         """Return what was held back; called once, after the last chunk, unless the call failed."""
+
+
+class TextFilter(ChunkFilter, Protocol):
+    """A filter that also takes a stream's ordinary event, a piece of one choice's content, without a chunk made of it."""
+
+    def hear(self, text: str, data: bytes, choice: int) -> str | bytes | None:
+        """Return what goes on for an event: bytes as they are, or a text for which an event is made; empty for nothing yet.
+
+        ``data`` is the event as the client gets it, ``choice`` the index of the choice it belongs to. None: it is
+        given to :meth:`feed` instead; nothing may have been taken note of.
+        """
 
 
 class Kit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
@@ -20,7 +20,7 @@ from proxy.shape import Fold, unfold
 class Filters:
     """The reply filters of one call, bottom of the list first."""
 
-    __slots__ = ("_call", "_chain", "_stopped")
+    __slots__ = ("_call", "_chain", "_stopped", "hears")
 
     def __init__(self, call: Call, steps: Sequence[Step]) -> None:
         self._call = call
@@ -39,6 +39,8 @@ class Filters:
                 continue
             if found is not None:
                 self._chain.append((step, found if step.enforce else Shadow(call, step, found)))
+        self.hears = len(self._chain) == 1 and hasattr(self._chain[0][1], "hear")
+        """There is one filter, and it takes text without a chunk made of it: :meth:`hear` may be used."""
 
     def __bool__(self) -> bool:
         return bool(self._chain)
@@ -62,18 +64,29 @@ class Filters:
             chunks = self._through(step, one, chunks)
         return chunks
 
+    def hear(self, text: str, data: bytes, choice: int) -> str | bytes | None:
+        """Ask the only filter about an event that says nothing but text; see :class:`policies.base.TextFilter`."""
+        step, one = self._chain[0]
+        try:
+            return one.hear(text, data, choice)  # type: ignore[attr-defined, no-any-return]
+        except BaseException as error:
+            self._stop(step, one, error)
+
     def _through(self, step: Step, one: ChunkFilter, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
         out: list[Chunk] = []
         try:
             for chunk in chunks:
                 out.extend(one.feed(chunk))
-        except ApiError as error:
-            self._stopped = one
-            raise refusal(self._call, step, error) from None
-        except BaseException as error:  # nothing is awaited here: whatever is raised is the filter's own
-            self._stopped = one
-            raise fault(self._call, step, error) from error
+        except BaseException as error:
+            self._stop(step, one, error)
         return out
+
+    def _stop(self, step: Step, one: ChunkFilter, error: BaseException) -> NoReturn:
+        """End the reply: a filter refused it or failed. Nothing is awaited in one: whatever it raises is its own."""
+        self._stopped = one
+        if isinstance(error, ApiError):
+            raise refusal(self._call, step, error) from None
+        raise fault(self._call, step, error) from error
 
     def flush(self) -> Sequence[Chunk]:
         """Return what the filters held back, each one's remainder passed through those above it."""

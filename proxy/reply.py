@@ -56,21 +56,35 @@ async def send_stream(
         """Write what the chunks say, behind the head if that was not written yet; return how many bytes it is."""
         data = frames(chunks, wants_usage)
         if data:
-            if meter.first is None and not all(chunk.startup for chunk in chunks):
-                meter.first = monotonic()
-            if not wire.started:  # a filter may have held back all that came so far
-                wire.start(200, _head(call, _SSE))
-            wire.write(data)
-            keeper.touched = True
+            write(data, said=meter.first is None and not all(chunk.startup for chunk in chunks))
         return len(data)
+
+    def write(data: bytes, *, said: bool) -> None:
+        if said and meter.first is None:
+            meter.first = monotonic()
+        if not wire.started:  # a filter may have held back all that came so far
+            wire.start(200, _head(call, _SSE))
+        wire.write(data)
+        keeper.touched = True
 
     def take(batch: list[Chunk]) -> bool:
         put(batch if filters is None else filters.feed(batch))
         return not wire.paused
 
-    def pass_on(data: bytes) -> bool:
+    def pass_on(text: str, data: bytes) -> bool:
         wire.write(data)
         keeper.touched = True
+        return not wire.paused
+
+    def filtered(text: str, data: bytes) -> bool:
+        """Pass on what the one filter makes of an event that says nothing but text."""
+        out = filters.hear(text, data, source.choice)  # type: ignore[union-attr]
+        if out is None:
+            return take([Chunk(orjson.loads(event[6:]), event[6:]) for event in data[:-2].split(b"\n\n")])
+        if type(out) is str:
+            out = out and source.event(out, usage=wants_usage)  # type: ignore[union-attr]
+        if out:
+            write(out, said=True)  # type: ignore[arg-type]
         return not wire.paused
 
     paused = 0.0
@@ -86,6 +100,7 @@ async def send_stream(
 
     # The first batch decides about the head; with followers, the pace is a matter of waiting.
     pump = source.pump if isinstance(source, Source) and not source.whole and call.audience is None else None
+    words = pass_on if not filters else filtered if filters.hears else None
     behind = 0
     try:
         while batch is not None:
@@ -99,7 +114,7 @@ async def send_stream(
                 else:
                     behind = await rest(_room(call, wire, behind + size))
             if pump is not None:
-                await pump(take, None if filters or not wire.started else pass_on, usage=wants_usage)
+                await pump(take, words if filters or wire.started else None, usage=wants_usage)
                 if wire.paused:
                     await rest(wire.drain())
             batch = None if source.whole else await source.next()

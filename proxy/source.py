@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import orjson
+
 from proxy.call import Call
 from proxy.chunk import Chunk
 from proxy.errors import UpstreamError
@@ -44,7 +46,7 @@ class Source:
         self._ended = False
         self._take: Callable[[list[Chunk]], bool] | None = None
         self._thrown: BaseException | None = None
-        self._pass_on: Callable[[bytes], bool] | None = None
+        self._pass_on: Callable[[str, bytes], bool] | None = None
         self._usage = False
         self._between = False
         """The parser holds nothing, so that what arrives next begins an event."""
@@ -130,12 +132,12 @@ class Source:
         self._ended = True
 
     async def pump(
-        self, take: Callable[[list[Chunk]], bool], pass_on: Callable[[bytes], bool] | None, *, usage: bool
+        self, take: Callable[[list[Chunk]], bool], pass_on: Callable[[str, bytes], bool] | None, *, usage: bool
     ) -> None:
         """Give ``take`` each further batch from the network's own callback, as long as it returns True.
 
-        An event that says nothing but text goes to ``pass_on`` instead, if given, as the client gets it, metered like
-        the others (``usage``: see :meth:`StreamDecoder.lone`).
+        An event that says nothing but text goes to ``pass_on`` instead, if given: that text, and the event as the
+        client gets it, metered like the others (``usage``: see :meth:`StreamDecoder.lone`).
 
         No task wakes for a chunk meanwhile. Returns when ``take`` said no, when what follows is for :meth:`next`
         (the end, an error), or at once where the reply cannot push; raises what ``take`` raised.
@@ -164,7 +166,7 @@ class Source:
                 known = self._decoder.lone(data, self._usage)  # type: ignore[union-attr]
             if known is not None:
                 self._call.meter.hear(known[0])
-                going = self._pass_on(known[1])  # type: ignore[misc]
+                going = self._pass_on(*known)  # type: ignore[misc]
             elif chunks := self._read(data):
                 going = self._take(chunks)  # type: ignore[misc]
         except BaseException as error:
@@ -173,6 +175,18 @@ class Source:
         self.waited -= monotonic() - began
         if not going or self._ended:
             self._reply.push_to(None)
+
+    @property
+    def choice(self) -> int:
+        """The choice whose text ``pass_on`` is given; -1: more than one's."""
+        decoder = self._decoder
+        return -1 if decoder is None else decoder.choice
+
+    def event(self, text: str, *, usage: bool) -> bytes:
+        """Return an event like the one that ``pass_on`` was given last, with another text."""
+        assert self._decoder is not None
+        before, behind = self._decoder.around(usage)
+        return b"%b%b%b" % (before, orjson.dumps(text), behind)
 
     def _complete(self, error: UpstreamError, chunks: list[Chunk]) -> bool:
         """Tell whether the answer had ended when the connection broke: then nothing is lost."""

@@ -42,12 +42,14 @@ class Engine:
 
     __slots__ = (
         "_aligned",
+        "_alive",
         "_any",
         "_dead",
         "_far",
         "_heads",
         "_open",
         "_openings",
+        "_over",
         "_places",
         "_plain",
         "_quiet",
@@ -85,6 +87,9 @@ class Engine:
         self.dead: set[str] = set()
         self.heads: set[str] = set()
         self._heads: set[bytes] = set()
+        #: Words that are not dead (`token`, `key`), and those with what came behind them and left nothing of them open.
+        self._alive: set[str] = set()
+        self._over: set[str] = set()
 
     def decide(self, text: bytes, start: int, final: bool, trail: Trail | None = None) -> tuple[int, Sequence[Finding]]:
         """Return how far ``text`` is decided, from ``start`` on, and the findings up to there.
@@ -153,10 +158,18 @@ class Engine:
             self._heads.add(head)
         return found
 
-    def is_dead(self, word: str) -> bool:
-        """Tell whether a blank and this word are decided once another blank follows; remember it if so."""
-        raw = word.encode() + b" "
-        return self._plain and self._first_open(raw, 1, len(raw)) == len(raw) and _remember(self.dead, word)
+    def is_over(self, word: str, following: str) -> bool:
+        """Tell whether a blank and this word are decided now that another such pair follows; remember it."""
+        if word not in self._alive:
+            raw = word.encode() + b" "
+            if self._plain and self._first_open(raw, 1, len(raw)) == len(raw):
+                return _remember(self.dead, word)
+            _remember(self._alive, word)
+        pair = word + following
+        if pair in self._over:
+            return True
+        raw = pair.encode()
+        return self._plain and self._first_open(raw, 1, len(raw)) == len(word) + 1 and _remember(self._over, pair)
 
     def is_head(self, word: str) -> bool:
         """Tell whether all of a blank and this word must wait; remember it if so."""

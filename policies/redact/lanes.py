@@ -74,7 +74,7 @@ class PlainLane:
             if not final:
                 # Most of what streams bring: a word behind a word, or the rest of one, all known.
                 if text in self._heads or (_WORD(text) and self._engine.is_head(text)):
-                    if held in self._dead or self._engine.is_dead(held):
+                    if held in self._dead or self._engine.is_over(held, text):
                         past = self._past
                         past.append(held)
                         self._held = text

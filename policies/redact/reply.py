@@ -52,7 +52,7 @@ class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
     __slots__ = (
-        "_engine", "_envelope", "_feed", "_lane", "_masker", "_only", "_originals", "_spare", "_texts", "_waiting",
+        "_engine", "_envelope", "_feed", "_held", "_lane", "_masker", "_only", "_originals", "_spare", "_texts", "_waiting",
         "_watch", "_words",
     )  # fmt: skip
 
@@ -77,6 +77,8 @@ class ReplyFilter:
         self._waiting: Chunk | None = None
         self._words = ""
         self._spare: Chunk | None = None
+        #: As `_waiting`, of an event without a chunk.
+        self._held = b""
 
     # --- the core calls these two
 
@@ -121,7 +123,26 @@ class ReplyFilter:
 
     # --- streams
 
+    def hear(self, text: str, data: bytes, choice: int) -> str | bytes | None:
+        """Return what goes on for an event of content (:class:`policies.base.TextFilter`)."""
+        if choice != self._only:
+            return None
+        try:
+            out = self._feed(text)
+        except DetectorFailed as error:
+            raise failed(error) from error
+        self._waiting = self._spare = None
+        held, lane = self._held, self._lane
+        if lane is not None and lane.whole:
+            # All of this piece waits: its event waits with it, and the one before goes on as it came.
+            self._held = data
+            said, self._words = self._words, text
+            return held if held and out == said else out
+        self._held = b""
+        return data if out == text else out
+
     def _piece(self, chunk: Chunk) -> Iterable[Chunk]:
+        self._held = b""  # its text is in the lane
         data = chunk.data
         choices = data.get("choices")
         if not choices:

@@ -85,6 +85,10 @@ class AnthropicDecoder(StreamDecoder):
         self._said += said
         return "".join(said), b"%b%b%b" % (start, (end + start).join(raws), end)
 
+    def around(self, usage: bool) -> tuple[bytes, bytes]:
+        before, behind = self._around[usage]
+        return before[:-1], behind[1:]
+
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         if self.done or event == "ping":
             return ()

@@ -120,6 +120,8 @@ class StreamDecoder:
     """
 
     done: bool = False
+    choice: int = 0
+    """The choice whose text :meth:`lone` returned last; -1: it was more than one's."""
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         """Return the chunks for one server-sent event; ``event`` is ``""`` where the stream names none.
@@ -136,6 +138,10 @@ class StreamDecoder:
         null, on every chunk.
         """
         return None
+
+    def around(self, usage: bool) -> tuple[bytes, bytes]:
+        """Return what stands before and behind the text, a JSON string, in such an event of that choice."""
+        raise NotImplementedError
 
     def close(self) -> Sequence[Chunk]:
         """Return what was held back; raise :class:`Truncated` if the terminal event is missing."""

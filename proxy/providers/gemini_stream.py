@@ -26,10 +26,11 @@ class GeminiDecoder(StreamDecoder):
     end, for which the vendor has no word: it closes the connection.
     """
 
-    __slots__ = ("_around", "_choices", "_head", "_reading", "_usage", "_words", "done")
+    __slots__ = ("_around", "_choices", "_head", "_reading", "_usage", "_words", "choice", "done")
 
     def __init__(self, reading: Reading) -> None:
         self.done = False
+        self.choice = 0
         self._reading = reading
         self._head: dict[str, Any] = {}
         self._choices: dict[int, Choice] = {}
@@ -63,6 +64,7 @@ class GeminiDecoder(StreamDecoder):
             except MISREAD:
                 return None
             self._words.pop(choice.index, None)
+            self.choice = choice.index if not said or choice.index == self.choice else -1
             choice.said = True
             key = choice.index, usage
             frame = self._around.get(key)
@@ -71,6 +73,9 @@ class GeminiDecoder(StreamDecoder):
             said.append(text)
             out.append(b"%b%b%b" % (frame[0], orjson.dumps(text), frame[1]))
         return "".join(said), b"".join(out)
+
+    def around(self, usage: bool) -> tuple[bytes, bytes]:
+        return self._around[self.choice, usage]
 
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         if self.done or data == b"[DONE]":  # stand-ins close like OpenAI

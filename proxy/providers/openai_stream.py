@@ -56,11 +56,13 @@ class OpenAIDecoder(StreamDecoder):
         "_provider",
         "_roles",
         "_usage",
+        "choice",
         "done",
     )
 
     def __init__(self, provider: OpenAI, endpoint: str, model: str) -> None:
         self.done = False
+        self.choice = 0
         self._provider = provider
         self._endpoint = endpoint
         self._object = _OBJECT[endpoint]
@@ -210,6 +212,7 @@ class OpenAIDecoder(StreamDecoder):
                 self._lone_before, self._lone_after = b"data: " + self._before, after + b"\n\n"
                 self._lone_between = self._lone_after + self._lone_before
                 self._envelope, self._choice = piece.copy(), choices[0].copy()
+                self.choice = choices[0]["index"]
 
     def lone(self, data: bytes, usage: bool) -> tuple[str, bytes] | None:
         before = self._lone_before
@@ -229,6 +232,12 @@ class OpenAIDecoder(StreamDecoder):
             return None
         old, new = cut
         return text, data.replace(old, new) if old else data
+
+    def around(self, usage: bool) -> tuple[bytes, bytes]:
+        before, behind = self._lone_before, self._lone_after
+        assert before is not None
+        old, new = self._cut[usage] or (b"", b"")
+        return before[:-1], (behind.replace(old, new) if old else behind)[1:]
 
     def _change(self, usage: bool) -> tuple[bytes, bytes] | None:
         """Return what has to change at the end of each event, where alone a quotation mark or a line break can stand."""

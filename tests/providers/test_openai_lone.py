@@ -59,6 +59,18 @@ def test_plain_text_needs_no_parser(envelope: str, usage: bool) -> None:
     assert ("usage" in orjson.loads(sent[6:])) is usage
 
 
+@pytest.mark.parametrize("envelope", sorted(ENVELOPES))
+@pytest.mark.parametrize("usage", [False, True])
+def test_an_event_is_made_like_those_passed_on(envelope: str, usage: bool) -> None:
+    """What a filter holds back or changes goes out in an event like its neighbours."""
+    one = learnt(envelope)
+    known = one.lone(b"data: %b\n\n" % event(envelope, b'"x"'), usage)
+    if known is not None:
+        before, behind = one.around(usage)
+        assert before + b'"x"' + behind == known[1]
+        assert said(before + b'"a \\"b"' + behind)[0]["choices"][0]["delta"] == {"content": 'a "b'}
+
+
 @given(
     envelope=st.sampled_from(sorted(ENVELOPES)),
     usage=st.booleans(),

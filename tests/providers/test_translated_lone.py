@@ -102,6 +102,32 @@ def test_text_needs_no_chunk(usage: bool) -> None:
     assert same("gemini", gemini_reads(*counted), usage) == 3
 
 
+@pytest.mark.parametrize("vendor", sorted(READS))
+@pytest.mark.parametrize("usage", [False, True])
+def test_an_event_is_made_like_those_passed_on(vendor: str, usage: bool) -> None:
+    """What a filter holds back or changes goes out in an event like its neighbours."""
+    one, parser = decoder(vendor), SseParser()
+    for read in READS[vendor]()[:-1]:
+        for event, data in parser.feed(read):
+            one.feed(event, data)
+    known = one.lone(TEXT[vendor](b'"x"'), usage)
+    assert known is not None and one.choice == 0
+    before, behind = one.around(usage)
+    assert before + b'"x"' + behind == known[1]
+
+
+def test_texts_of_several_choices_are_nobodys() -> None:
+    """Two candidates' texts in one read belong to no single choice, so that no filter takes one for the other's."""
+    one = decoder("gemini")
+    two = [gemini_event(b'{"content": {"parts": [{"text": "t"}],"role": "model"},"index": %d}' % n) for n in (0, 1)]
+    for event in two:
+        one.feed("", event[6:-4])
+    assert one.lone(two[0], False) is not None and one.choice == 0
+    assert one.lone(two[1], False) is not None and one.choice == 1
+    assert one.lone(two[0] + two[1], False) is not None and one.choice == -1
+    assert one.lone(two[1] + two[1], False) is not None and one.choice == 1
+
+
 @given(
     vendor=st.sampled_from(sorted(READS)),
     usage=st.booleans(),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.conftest import wires
 from tests.fakes.httpwire import stream
-from tests.fakes.sidecar import Sidecar
+from tests.fakes.process import Upstream
+from tests.fakes.rawclient import chat, request
+from tests.fakes.sidecar import CLIENT_KEY, Sidecar
 
 TEXT = "write to ann@example.com, key AKIAIOSFODNN7EXAMPLE, then to ann@example.com"
 MASKED = "write to [EMAIL], key [AWS_KEY], then to [EMAIL]"
@@ -66,3 +70,25 @@ def test_shadow(sidecars: Callable[..., Sidecar]) -> None:
     assert reply.json()["choices"][0]["message"]["content"] == TEXT
     assert sidecar.metrics().sum("llm_sensitive_data_detected_total", direction="request") == 3
     assert sidecar.metrics().sum("llm_sensitive_data_detected_total", direction="reply") == 3
+
+
+@pytest.mark.parametrize("mode", ["mask", "restore"])
+@pytest.mark.parametrize("vendor", ["openai", "azure_openai", "anthropic", "gemini"])
+def test_an_answer_that_comes_slowly(
+    sidecars: Callable[..., Sidecar], upstream: Upstream, vendor: str, mode: str
+) -> None:
+    """Piece by piece, what any vendor writes is masked, and what is no secret reaches the client meanwhile."""
+    sidecar = sidecars(providers=wires(upstream), policies=[{"redact": {"mode": mode, "builtin": ["secrets", "pii"]}}])
+    text = "The token is known, so write to bob@example.org or to none at all and be well."
+    with sidecar.raw() as client:
+        model = f"{vendor}/m;interval=0.02;chunks=20;text={text}"
+        client.send(request(body=chat(model, stream=True), key=CLIENT_KEY))
+        client.read_until(b'"content":"The')
+        first = time.monotonic()
+        reply = client.reply()
+        last = time.monotonic()
+    said = stream(reply.body)
+    assert said.text == text.replace("bob@example.org", "[EMAIL]") and said.done
+    assert last - first > 0.15  # not all at once at the end
+    bare = {json.dumps({**event, "choices": []}) for event in said.chunks if event["choices"]}
+    assert len(bare) == 1  # every event says the same of itself, whoever wrote it

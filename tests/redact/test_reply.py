@@ -6,7 +6,10 @@ import itertools
 import json
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.chunk import Chunk
 from proxy.errors import ApiError
@@ -227,3 +230,42 @@ def test_a_detector_that_fails_ends_the_stream(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ApiError) as caught:
         list(chosen.feed(delta(content="ann@example.com said ")))
     assert (caught.value.code, caught.value.status) == ("policy_unavailable", 503)
+
+
+PIECES = st.sampled_from(
+    [" token", " key", " and", " the", " be", "liev", "able", ".", ",", "\n", " 4111", " 1111", " ann@", "example", ".com",
+     " password", ":", " hunter22", " é", "😀", "  ", "x", " AKIAIOSFODNN7", "EXAMPLE", " [EMAIL_1]", "[EMA", "IL_1]"]
+)  # fmt: skip
+
+
+@given(pieces=st.lists(st.tuples(PIECES, st.booleans()), max_size=24), restored=st.booleans(), counted=st.booleans())
+def test_events_without_a_chunk_are_filtered_alike(
+    pieces: list[tuple[str, bool]], restored: bool, counted: bool
+) -> None:
+    """Whichever way a stream's events take, in whatever order, the client reads the same text, once."""
+    made = policy(replies="count" if counted else "mask")
+    originals = {"[EMAIL_1]": "bob@example.org"} if restored else None
+    asked = call(chat("hi"))
+    if originals:
+        asked.notes["redact"] = originals
+    chosen, out = made.on_reply(asked), ""
+    for text, short in pieces:
+        event = b'data: {"content":%b}\n\n' % orjson.dumps(text)
+        heard = chosen.hear(text, event, 0) if short else None
+        if heard is None:
+            out += said(list(chosen.feed(delta(content=text))))
+        else:
+            out += heard if isinstance(heard, str) else orjson.loads(heard[6:])["content"]
+    out += said(list(chosen.flush()))
+    assert out == said(run([delta(content="".join(text for text, _ in pieces))], made, originals))
+
+
+def test_words_that_pass_keep_their_event() -> None:
+    """An event that waits for the next one goes on as it came; only a changed or cut text makes a new one."""
+    chosen = policy().on_reply(call(chat("hi")))
+    list(chosen.feed(delta(content="Well")))
+    events = [(word, b"data: %d\n\n" % n) for n, word in enumerate((" all", " token", " is", " well"))]
+    heard = [chosen.hear(word, event, 0) for word, event in events]
+    assert heard == ["Well", *(event for _, event in events[:-1])]
+    assert chosen.hear("x", b"", 1) is None  # another choice's text is not this one's
+    assert said(list(chosen.flush())) == " well"
