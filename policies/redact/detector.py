@@ -77,14 +77,15 @@ class Detector:
     ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
     findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
     pattern does not. ``hint`` is a cheaper pattern that occurs wherever this one does; ``core`` is one that occurs
-    inside of each match, ``after`` one that must occur in the :data:`NEAR` bytes before it. ``aligned`` says that matches begin where words or signs do. ``weight`` is what a candidate
+    inside of each match, ``after`` one that must occur in the :data:`NEAR` bytes before it. ``aligned`` says that matches begin where words or signs do. ``yields``: a candidate that
+    begins inside of another detector's finding of higher priority is not checked. ``weight`` is what a candidate
     that is turned down costs, in bytes of the text's budget: some 36 for a microsecond. Raise
     :class:`PatternError` for a pattern that RE2 does not take, or that matches the empty text.
     """
 
     __slots__ = (
         "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "literal", "match", "name", "node", "pattern", "priority",
-        "replacement", "scan", "secret", "weight", "word",
+        "replacement", "scan", "secret", "weight", "word", "yields",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,7 @@ class Detector:
         core: str = "",
         after: str = "",
         weight: int = WEIGHT,
+        yields: bool = False,
     ) -> None:
         self.name = name
         self.pattern = pattern
@@ -134,6 +136,7 @@ class Detector:
         self.literal = core.encode() if core and not set(core) & set(_SPECIAL) else b""
         self.after = compile_union([after]) if after else None
         self.weight = weight
+        self.yields = yields
         self.first = frozenset() if aligned else _inside(self.node)
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final
 
 from re2 import _re2
@@ -19,7 +19,7 @@ from re2 import _re2
 from policies.redact.alphabet import LOUD
 from policies.redact.detector import CAP, Detector, compile_union, options
 from policies.redact.escapes import BACKSLASH, ESCAPE, MARGIN, unescaped
-from policies.redact.search import Finding, Look, Trail
+from policies.redact.search import Finding, Look, Trail, Unasked
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _BOTH: Final = _re2.RE2.Anchor.ANCHOR_BOTH
@@ -60,7 +60,7 @@ class Engine:
     )
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
-        self.detectors = tuple(detectors)
+        self.detectors = tuple(sorted(detectors, key=attrgetter("yields")))
         self._set = _re2.Set(_ANYWHERE, options(captures=False, memory=256 << 20))
         hints = []
         for detector in self.detectors:
@@ -230,6 +230,8 @@ class Engine:
         candidates = look.found
         if look.regions:
             candidates = candidates + [(region.start, region) for region in look.regions]
+        if look.unasked:
+            candidates = candidates + [(one.start, Finding(*one[:3])) for one in look.unasked]
         if not candidates:
             return decided, ()
         candidates.sort(reverse=True, key=_START)
@@ -249,6 +251,8 @@ class Engine:
             if finding.end > reach:
                 reach = finding.end
         _resolve(cluster, findings)
+        if look.unasked:
+            findings = _asked([one for one in look.unasked if one.start < decided], findings, look.text)
         regions = [region for region in look.regions if region.start < decided]
         if regions:
             findings = _around(sorted(regions, key=_START), findings)
@@ -293,6 +297,24 @@ def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
             winners.append(finding)
     winners.sort(key=_START)
     findings.extend(winners)
+
+
+def _asked(candidates: list[Unasked], findings: list[Finding], text: bytes) -> list[Finding]:
+    """Add those candidates that are real after all and overlap nothing that was found: what covered them lost itself."""
+    added: list[Finding] = []
+    at, count = 0, len(findings)
+    for one in candidates:
+        while at < count and findings[at].end <= one.start:
+            at += 1
+        if at < count and findings[at].start < one.end:
+            continue
+        try:
+            finding = one.ask(text)
+        except Exception as error:
+            raise DetectorFailed(one.detector.name) from error
+        if finding is not None:
+            added.append(finding)
+    return sorted(findings + added, key=_START) if added else findings
 
 
 def _around(regions: list[Finding], findings: list[Finding]) -> list[Finding]:

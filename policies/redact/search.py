@@ -29,6 +29,24 @@ class Finding(NamedTuple):
     detector: Detector
 
 
+class Unasked(NamedTuple):
+    """A candidate that was not checked, since another detector's finding probably takes its place."""
+
+    start: int
+    end: int
+    detector: Detector
+    spans: list[Span]
+
+    def ask(self, text: bytes) -> Finding | None:
+        """Check it after all."""
+        check = self.detector.check
+        hit = Hit(text, self.spans, self.detector.secret)
+        verdict = True if check is None else check(hit)
+        if verdict is False:
+            return None
+        return Finding(*(hit.secret if verdict is True else verdict), self.detector)
+
+
 class Trail:
     """What is remembered of a growing text between two looks; offsets move along with the buffer.
 
@@ -57,10 +75,11 @@ class Look:
     """One look at a text: the candidates that were confirmed, those turned down, and what is masked unchecked.
 
     ``found``: where a match began, and what it claims. ``refused``: a match's beginning and end, the detector's
-    name, and its budget after it. ``held``: the text from there on waits for more.
+    name, and its budget after it. ``unasked``: candidates that begin inside of what another detector found. ``held``:
+    the text from there on waits for more.
     """
 
-    __slots__ = ("final", "found", "held", "refused", "regions", "text", "trail")
+    __slots__ = ("final", "found", "held", "refused", "regions", "text", "trail", "unasked")
 
     def __init__(self, text: bytes, decided: int, final: bool, trail: Trail) -> None:
         self.text = text
@@ -70,6 +89,7 @@ class Look:
         self.found: list[tuple[int, Finding]] = []
         self.refused: list[tuple[int, int, str, int, int]] = []
         self.regions: list[Finding] = []
+        self.unasked: list[Unasked] = []
 
     def run(self, detector: Detector, at: int) -> None:
         """Find the candidates of one detector that begin before what is held.
@@ -84,6 +104,7 @@ class Look:
         level, last = self.trail.levels.get(name, (FULL, 0))
         after, until = detector.after, -1
         literal, cap = detector.literal, detector.cap
+        covers = self._covers(detector) if detector.yields else None
         while at < decided:
             if literal:
                 # No match is without it, and none longer than `cap`.
@@ -110,6 +131,14 @@ class Look:
                 found.append((begin, Finding(low, high, detector)))
                 at = high if high > begin else end
                 continue
+            if covers:
+                # Nearly always it would lose to the finding that it begins in: the engine asks where it does not.
+                while covers and covers[-1][1] <= begin:
+                    covers.pop()
+                if covers and covers[-1][0] <= begin:
+                    self.unasked.append(Unasked(begin, end, detector, spans))
+                    at = end
+                    continue
             if end >= size - 1 and not self.final:
                 self.held = begin  # a check may look at two bytes behind its match
                 return
@@ -131,6 +160,12 @@ class Look:
             low, high = hit.secret if verdict is True else verdict
             found.append((begin, Finding(low, high, detector)))
             at = high if high > begin else end
+
+    def _covers(self, detector: Detector) -> list[tuple[int, int]]:
+        """Return what detectors of higher priority found so far, the last in the text first."""
+        spans = [(f.start, f.end) for _, f in self.found if f.detector.priority > detector.priority]
+        spans.sort(reverse=True)
+        return spans
 
     def _region(self, detector: Detector, begin: int) -> int:
         """Claim a region from ``begin`` on, up to the end of the first candidate beyond it; -1: it is not all there."""

@@ -238,5 +238,5 @@ DETECTORS: Final = (
              r"[\"']?([^\s\"']{4,})", group="secrets", priority=76, secret=1, weight=MEDIUM, check=_flag, cap=512,
              core=r"(?i)api-?key|token|secret|passw|pwd|passphrase"),
     Detector("secret_in_context", _LONG, group="secrets", replacement="[API_KEY]",
-             priority=40, cap=512, weight=MEDIUM, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}", after=_NEAR_WORDS),
+             priority=40, cap=512, weight=MEDIUM, yields=True, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}", after=_NEAR_WORDS),
 )  # fmt: skip
