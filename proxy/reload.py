@@ -58,7 +58,7 @@ class Reloader:
                 self._closed(config)
                 try:
                     new = Runtime(config, old.shared, previous=old)
-                except Exception:
+                except (Exception, SystemExit):
                     # Built one by one, the policies say which of them cannot be, and in which line it stands.
                     if wrong := (await asyncio.to_thread(policies, config))[1]:
                         raise ConfigError(wrong) from None
@@ -68,7 +68,7 @@ class Reloader:
                 metrics.reload_success.set(0)
                 log.error("config_reload_failed", extra={"fields": {"problems": problems[:20]}})
                 return problems, []
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # `sys.exit` in somebody's module is not our end
                 metrics.reload_success.set(0)
                 log.error("config_reload_failed", extra={"fields": describe(error)})
                 return [f"The configuration could not be built ({type(error).__name__}); the log says where."], []

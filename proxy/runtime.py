@@ -20,6 +20,7 @@ from policies.base import Kit, Policy
 from proxy.auth import Authenticator
 from proxy.call import Call, Outcome
 from proxy.clock import Clock
+from proxy.config.custom import make
 from proxy.config.globs import literal
 from proxy.decisions import Step
 from proxy.pipeline import build_steps
@@ -133,7 +134,7 @@ class Runtime:
         )
         self.policies: list[Policy[Any]] = []
         for row in config.policies:
-            policy = row.cls(row.config, kit)
+            policy = make(row.cls, row.config, kit)
             policy.name = row.name
             policy.enforce = row.enforce
             policy.store_down = row.store_down or policy.store_down_default

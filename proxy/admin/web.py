@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from proxy import __version__
 from proxy.auth import GENERATE, MANAGE, VIEW
+from proxy.config.custom import facts
 from proxy.errors import ApiError
 from proxy.telemetry.log import describe
 
@@ -87,7 +88,7 @@ async def policies(side: Sidecar, request: Request) -> Response:
             "name": policy.name,
             "enforce": policy.enforce,
             **({"store_down": policy.store_down} if policy.keeps_state else {}),
-            "settings": policy.describe(),
+            "settings": facts(policy),
             "decisions": counts.get(policy.name, {}),
         }
         for policy in runtime.policies

@@ -61,12 +61,13 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(config: Config, built: list[Policy[Any]], probes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return what `check --json` prints for a configuration that serves."""
+    from proxy.config.custom import facts, sentences
+
     warnings = list(config.warnings)
     rows = []
     for policy in built:
-        sentences = [str(sentence) for sentence in policy.warnings()]
-        warnings.extend(f"{config.source}: {policy.name}: {sentence}" for sentence in sentences)
-        row: dict[str, Any] = {"name": policy.name, "enforce": policy.enforce, "settings": policy.describe()}
+        warnings.extend(f"{config.source}: {policy.name}: {sentence}" for sentence in sentences(policy))
+        row: dict[str, Any] = {"name": policy.name, "enforce": policy.enforce, "settings": facts(policy)}
         if policy.keeps_state:
             row["store_down"] = policy.store_down
         rows.append(row)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from proxy.config.custom import make
 from proxy.config.model import Config
 from proxy.config.problem import Problem, key_path
 
@@ -45,7 +46,7 @@ def policies(config: Config) -> tuple[list[Policy[Any]], list[Problem]]:
     problems: list[Problem] = []
     for index, entry in enumerate(config.policies):
         try:
-            policy = entry.cls(entry.config, shared)
+            policy = make(entry.cls, entry.config, shared)
         except Exception as error:
             text = str(error) or type(error).__name__
             if isinstance(error, OSError) and error.filename:

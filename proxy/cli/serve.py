@@ -15,6 +15,7 @@ from proxy import __version__, tokens
 from proxy.app import Sidecar
 from proxy.cli.offline import policies
 from proxy.clock import Clock
+from proxy.config.custom import sentences
 from proxy.config.load import load
 from proxy.config.problem import ConfigError
 from proxy.runtime import Background, Runtime, Shared, derive
@@ -73,11 +74,14 @@ async def _serve(
     shared = Shared(store, metrics, log, clock, secret, background)
     try:
         runtime = Runtime(config, shared)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for problem in (wrong := policies(config)[1]):
             print(problem, file=sys.stderr)
         if not wrong:
-            print(f"llm-sidecar: a policy or provider could not be built: {error}", file=sys.stderr)
+            print(
+                f"llm-sidecar: a policy or provider could not be built: {type(error).__name__}: {error}",
+                file=sys.stderr,
+            )
         await store.aclose(1.0)
         return 1
     side = Sidecar(runtime, writer)
@@ -174,7 +178,7 @@ def _announce(config: Any, runtime: Runtime, urls: list[str], ops_urls: list[str
 async def _warn(config: Any, runtime: Runtime, log: Any) -> None:
     """Tell what the policies warn of, as `check` does: off the loop, for some load the price list for it."""
     for policy in runtime.policies:
-        for sentence in await asyncio.to_thread(policy.warnings):
+        for sentence in await asyncio.to_thread(sentences, policy):
             log.warning("notice", extra={"fields": {"message": f"{config.source}: {policy.name}: {sentence}"}})
 
 

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from policies import registry as policies
 from policies.base import Policy
-from proxy.config import plugins
+from proxy.config import custom, plugins
 from proxy.config.auth import AuthSettings, KeySettings
 from proxy.config.document import Document
 from proxy.config.expand import Expander, Unset
@@ -285,6 +285,10 @@ class Builder:
             cls: type[Policy[Any]] = plugins.find(name, policies.BUILTIN, Policy, "policy")
         except plugins.NotFound as error:
             self.document.add(path, str(error), error.suggestion)
+            return None
+        if wrong := list(custom.flaws(cls)):
+            for sentence in wrong:
+                self.document.add(path, f"`{name}` cannot work: {sentence}")
             return None
         self.classes.setdefault(name, cls)
         if type(settings) is not dict:

@@ -62,7 +62,7 @@ def find(name: str, builtin: Mapping[str, str], base: type[T], what: str) -> typ
                 "installed packages"
             ) from None
         raise NotFound(f"the module `{module_name}` needs `{error.name}`, which is not installed") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NotFound(f"the module `{module_name}` cannot be imported: {type(error).__name__}: {error}") from None
     found: Any = getattr(module, class_name, None)
     if found is None:

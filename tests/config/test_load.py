@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli import offline
+from proxy.cli.check import describe
 from proxy.config.load import ConfigError, find, load, load_text
 from proxy.config.model import Address, Config, RouteTarget
 
@@ -371,6 +373,70 @@ def test_an_own_policy_that_does_not_import_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs `no_such_package_b`, which is not installed"):
         load_text(f"{MINIMAL}policies: ['needy_plugin_b:X']", {}, str(tmp_path))
     sys.path.remove(str(tmp_path))
+
+
+FLAWED = {
+    "def on_request(self, call): return None": "`on_request` must be an `async def` without `yield`",
+    "async def on_request(self, call): yield": "`on_request` must be an `async def` without `yield`",
+    "async def claims(self, call): return []": "`claims` must be a plain `def`: nobody awaits it",
+    "async def on_reply(self, call): return None": "`on_reply` must be a plain `def`: nobody awaits it",
+    "after = 'template'": "`after` must be a tuple of names",
+    "Config = dict": "`Config` must be a subclass of `policies.base.PolicyConfig`",
+    "class Config: pass": "`Config` must be a subclass of `policies.base.PolicyConfig`",
+}
+
+
+@pytest.mark.parametrize("line", FLAWED)
+def test_an_own_policy_that_could_never_work_is_a_mistake(line: str, tmp_path: Path) -> None:
+    """A hook that nobody awaits, or that should be awaited, is told when the file is loaded, with its line."""
+    name = f"flawed_plugin_{list(FLAWED).index(line)}"
+    (tmp_path / f"{name}.py").write_text(f"from policies.base import Policy\nclass P(Policy):\n    {line}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_text(f"{MINIMAL}policies:\n  - {name}:P", {}, str(tmp_path))
+    sys.path.remove(str(tmp_path))
+    assert f"llm.yml:3: policies[0].{name}:P: `{name}:P` cannot work: {FLAWED[line]}" in str(caught.value)
+
+
+ENDS_PROCESS = {
+    "at import": "raise SystemExit(3)",
+    "when built": "def __init__(self, config, kit): raise SystemExit(3)",
+}
+
+
+@pytest.mark.parametrize("when", ENDS_PROCESS)
+def test_an_own_policy_cannot_end_the_process(when: str, tmp_path: Path) -> None:
+    """`sys.exit()` in a module or a constructor is a mistake with its line: a reload must outlive it."""
+    name = f"ending_plugin_{when[0]}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from policies.base import Policy\nclass P(Policy):\n    {ENDS_PROCESS[when]}\n"
+    )
+    try:
+        config = load_text(f"{MINIMAL}policies: ['{name}:P']", {}, str(tmp_path))
+    except ConfigError as error:
+        assert when == "at import" and "cannot be imported: SystemExit" in str(error)
+    else:
+        (problem,) = offline.policies(config)[1]
+        assert "it would end the process" in str(problem)
+    sys.path.remove(str(tmp_path))
+
+
+def test_an_own_constructor_may_forget_ours(tmp_path: Path) -> None:
+    """A policy whose `__init__` calls no `super().__init__` has its `config` and `kit` all the same; one that fails to
+    describe itself is still checked."""
+    code = (
+        "from policies.base import Policy\nclass P(Policy):\n    def __init__(self, config, kit): pass\n"
+        "class Q(P):\n    def describe(self): raise RuntimeError('secret')\n    def warnings(self): raise KeyError('secret')\n"
+    )
+    (tmp_path / "forgetful_plugin.py").write_text(code)
+    config = load_text(f"{MINIMAL}policies: ['forgetful_plugin:P', 'forgetful_plugin:Q']", {}, str(tmp_path))
+    built, problems = offline.policies(config)
+    sys.path.remove(str(tmp_path))
+    assert not problems
+    assert built[0].config is config.policies[0].config
+    assert built[0].kit.config is config
+    report = describe(config, built, {})
+    assert [row["settings"] for row in report["policies"]] == [{}, {"error": "`describe` raised RuntimeError"}]
+    assert "llm.yml: forgetful_plugin:Q: `warnings` raised KeyError" in report["warnings"]
 
 
 @pytest.mark.parametrize("name", ["proxy", "policies"])

@@ -168,3 +168,18 @@ def test_a_policy_that_cannot_be_built_is_named(running, upstream):
     assert "policies[1].opt_out: the file " in problem
     assert "gone.txt cannot be read (No such file or directory)" in problem
     assert running.chat("gpt-4o").status == 200
+
+
+@pytest.mark.parametrize("line", ["raise SystemExit(3)", "def __init__(self, *args): raise SystemExit(3)"])
+def test_no_module_ends_a_running_sidecar(running, upstream, line):
+    """A provider's module or constructor that calls `sys.exit` is a broken file: the sidecar serves on."""
+    name = f"ending_{len(line)}"
+    (running.folder / f"{name}.py").write_text(
+        f"from proxy.providers.openai import OpenAI\nclass P(OpenAI):\n    {line}\n"
+    )
+    own = {"own": {"kind": f"{name}:P", "base_url": upstream.base(), "api_key": "sk-0123456789"}}
+    written(running, upstream, GOOD, providers=own)
+    reply = running.reload()
+    assert reply.status == 409
+    assert "SystemExit" in reply.json()["problems"][0]
+    assert running.chat("gpt-4o").status == 200
