@@ -58,6 +58,20 @@ def test_the_vendor_example_is_the_file_that_a_test_runs():
     assert shown == (ROOT / "tests/providers/example_vendor.py").read_text().rstrip()
 
 
+def test_the_example_file_loads_as_it_says():
+    """The llm.yml that the README shows loads, with a real hash, in the order recommended."""
+    from proxy.config.load import load_text
+
+    shown = (
+        between("example file").removeprefix("```yaml\n").removesuffix("```").replace("sha256:…", f"sha256:{'0' * 64}")
+    )
+    config = load_text(shown, {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"})
+    assert [entry.name for entry in config.providers.values() if not entry.absent] == ["openai", "anthropic"]
+    assert [target.to for target in config.models["smart"].targets] == ["anthropic/claude-sonnet-4-5", "openai/gpt-4o"]
+    assert [policy.name for policy in config.policies] == ["allowlist", "rate_limit", "quota", "redact"]
+    assert config.teams["platform"].token_quota == 5_000_000
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))))
 def test_every_make_target_exists(target):
     """Each `make` line of the README names a target."""

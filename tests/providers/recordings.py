@@ -23,9 +23,9 @@ from proxy.upstream.sse import SseParser
 
 def shared(name: str) -> Path:
     """Return a folder of the material shared between projects; skip the test where it is absent."""
-    path = Path(__file__).parents[3] / "shared" / name
+    path = Path(os.environ.get("SHARED_DIR") or Path(__file__).parents[3] / "shared") / name
     if not path.is_dir():
-        pytest.skip(f"../shared/{name} is not here")
+        pytest.skip(f"needs {path} (recordings and corpora), which is not here")
     return path
 
 

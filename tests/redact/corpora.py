@@ -23,7 +23,7 @@ if not __package__:  # run as a file: the repository's root is not on the path
 
 from policies.redact.whole import find, redact_text
 
-SOURCE: Final = Path(__file__).resolve().parents[3] / "shared" / "secrets"
+SOURCE: Final = Path(os.environ.get("SHARED_DIR") or Path(__file__).resolve().parents[3] / "shared") / "secrets"
 #: Types of personal data that the built-in detectors do not claim: no checksum or shape tells them from any number.
 UNCLAIMED: Final = frozenset(
     ("DATE_TIME", "URL", "US_BANK_NUMBER", "US_DRIVER_LICENSE", "US_PASSPORT", "US_ITIN", "PERSON", "LOCATION")
