@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from hashlib import blake2b
@@ -23,6 +24,11 @@ TRAIN: Final = "llm:train"
 ALL: Final = frozenset((GENERATE, TRAIN, VIEW, MANAGE))
 _NEVER: Final = float("inf")
 _SCHEMES: Final = (b"Bearer ", b"bearer ")
+#: Origins of pages that this machine serves, and of programs whose windows are no web pages (``app://…``).
+_OWN_ORIGIN: Final = re.compile(
+    rb"https?://(?:(?:[a-z0-9-]+\.)*localhost|127\.[0-9.]+|\[::1\])(?::[0-9]+)?|(?!https?:)[a-z][a-z0-9+.-]*://.*",
+    re.IGNORECASE,
+)
 
 
 def hash_key(key: str) -> str:
@@ -64,7 +70,8 @@ class Authenticator:
         """Return the caller of a request with these (lower-case) headers.
 
         Raises:
-            ApiError: ``invalid_api_key``, or ``unknown_team`` for a team named on behalf.
+            ApiError: ``invalid_api_key``, or ``unknown_team`` for a team named on behalf; ``permission_denied`` for
+                another site's web page where no key is asked for.
         """
         caller = self._local
         if caller is None:
@@ -89,6 +96,11 @@ class Authenticator:
             caller, expires = found
             if expires != _NEVER and self._clock.time() >= expires:
                 raise ApiError("invalid_api_key", "The API key has expired; ask the sidecar's operator for a new one.")
+        elif b"origin" in headers and _OWN_ORIGIN.fullmatch(headers[b"origin"]) is None:
+            # A browser lets any page post to loopback, though not read the answer: it would spend the operator's money.
+            raise ApiError(
+                "permission_denied", "A web page may not call a sidecar without client keys; add `auth:` to llm.yml."
+            )
         if caller.on_behalf and (b"x-llm-user" in headers or b"x-llm-team" in headers):
             return self._for(caller, headers)
         return caller

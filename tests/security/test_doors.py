@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
@@ -54,6 +56,47 @@ def test_every_path_needs_a_key_but_two(sidecar: Sidecar, upstream: Upstream) ->
                 continue
             assert status in (401, 400), (method, path, status)
     assert upstream.last == before, "nothing reached the upstream"
+
+
+STRANGERS = [
+    "https://evil.example",
+    "http://127.0.0.1.evil.example",
+    "http://localhost.evil.example",
+    "HTTPS://x@localhost",
+    "null",
+    "",
+]
+FRIENDS = [
+    "http://localhost:3000",
+    "http://127.0.0.1:8080",
+    "http://[::1]:5173",
+    "http://app.localhost",
+    "vscode-webview://abc",
+    "app://x",
+]
+
+
+def test_a_web_page_cannot_use_the_open_door_on_loopback(
+    sidecars: Callable[..., Sidecar], upstream: Upstream, tag: str
+) -> None:
+    """Without `auth:`, what a page of another site makes a browser send is refused; whoever sends no Origin is served."""
+    sidecar = sidecars(auth=None)
+    body = json.dumps(chat(f"m;{tag}")).encode()  # as text/plain a browser sends it without asking first
+
+    def status(path: str, *lines: str) -> int:
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+        with RawClient(sidecar.port) as client:
+            reply = client.ask("".join((head, *(f"{line}\r\n" for line in lines), "\r\n")).encode() + body)
+        assert reply.status == 200 or openai_error(reply)["code"] == "permission_denied", reply.body
+        return reply.status
+
+    for origin in STRANGERS:
+        assert {status(path, f"Origin: {origin}") for path in ("/v1/chat/completions", "/admin/reload")} == {403}, (
+            origin
+        )
+    assert not upstream.calls(tag)
+    assert {status("/v1/chat/completions", f"Origin: {origin}") for origin in FRIENDS} == {200}
+    assert status("/v1/chat/completions") == 200
 
 
 def test_the_two_open_routes_say_little(sidecar: Sidecar) -> None:
