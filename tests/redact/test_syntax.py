@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from re2 import _re2
 
 from policies.redact.alphabet import LOUD
-from policies.redact.detector import Detector
+from policies.redact.detector import Detector, Hit, compile_union
 from policies.redact.groups import BY_NAME
 from policies.redact.syntax import INFINITY, PatternError, parse
+from tests.redact.attacks import drawn
 
+ANYWHERE = _re2.RE2.Anchor.UNANCHORED
 ATOMS = st.sampled_from(["a", "b", "[ab]", "[^a]", r"\d", r"\.", "é", r"\w", r"\x41", "[[:alpha:]]", r"\pL"])
 
 
@@ -117,3 +122,18 @@ def test_the_built_in_detectors_keep_the_fast_path() -> None:
     """They begin at words or signs and are loud, so that plain words cost nearly nothing."""
     assert [d.name for d in BY_NAME.values() if d.first] == []
     assert [d.name for d in BY_NAME.values() if not d.node.loud()] == []
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_a_detector_is_asked_wherever_it_would_find(name: str) -> None:
+    """Whatever a detector would claim holds its hint: else other words in the text, and a stream's cuts, decide."""
+    detector = BY_NAME[name]
+    hint = compile_union([detector.hint])
+    rng = random.Random(name)
+    for _ in range(400):
+        raw = drawn(detector.node, rng, rng.choice((0, 2, 10, 40))).encode()
+        spans = detector.match(ANYWHERE, raw, 0, len(raw))
+        if spans[0][0] >= 0 and (
+            detector.check is None or detector.check(Hit(raw, spans, detector.secret)) is not False
+        ):
+            assert hint(ANYWHERE, raw, 0, len(raw))[0][0] >= 0, raw

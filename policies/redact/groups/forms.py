@@ -54,20 +54,20 @@ def _told(hit: Hit) -> Verdict:
 
 DETECTORS: Final = (
     Detector("ssh2_private_key", r"---- BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY ----(?:[^-]|-[^-]){16}(?:[^-]|-[^-])*(?:---- END [A-Z0-9 ]{0,30}PRIVATE KEY ----)?",
-             group="secrets", replacement="[PRIVATE_KEY]", priority=100, hint="---- BEGIN [A-Z0-9]"),
+             group="secrets", replacement="[PRIVATE_KEY]", priority=100, hint="---- BEGIN [A-Z0-9 ]"),
     Detector("cli_password", r"\bsshpass[ \t]{1,4}-p[ \t]{0,4}[\"']?([^\s\"']{3,})"
              r"|\b(?:mysql(?:dump|admin|import|sh)?|mariadb(?:-dump)?)\b[^\n|;&]*[ \t]-p[\"']?([^\s\"'=-][^\s\"']{2,})", cap=320,
-             group="secrets", replacement="[PASSWORD]", priority=84, weight=DEAR, check=_told, hint=r"\bsshpass[ \t]|[ \t]-p[^\s=]{3}"),
+             group="secrets", replacement="[PASSWORD]", priority=84, weight=DEAR, check=_told, hint=r"\bsshpass[ \t]|[ \t]-p[\"']?[^\s\"'=-][^\s\"']{2}"),
     Detector("element_secret", rf"(?i)<({_NAME})>([^<>\s]{{3,}})</", group="secrets", replacement="[PASSWORD]", priority=84, cap=2_048,
              check=lambda hit: _in_group(hit, 2), hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)>[^<>\s]"),
     Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]*\d[^\"\n]*)\"|'([^'\n]*\d[^'\n]*)')", group="secrets",
              priority=84, weight=DEAR, check=_told, cap=512,
-             hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}[\"'][^\"'\n]"),
+             hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}(?:\"[^\"\n]|'[^'\n])"),
     Detector("service_secret", rf"(?i)\b((?:{_SERVICES})[\w.-]*)[\"']?\]?[ \t]{{0,3}}(?:=>|:=|=|:)[ \t]{{0,3}}"
              r"(?:\"([A-Za-z0-9_+=-]{20,})\"|'([A-Za-z0-9_+=-]{20,})'|([A-Za-z0-9_+=-]{20,}))", cap=320, group="secrets", priority=60,
-             weight=2 * DEAR, check=_service, hint=rf"(?i)\b(?:{_SERVICES})[\w.-]{{0,24}}[\"']?\]?[ \t]{{0,3}}[:=][^A-Za-z]{{0,6}}[\w+-]{{12}}"),
+             weight=2 * DEAR, check=_service, hint=rf"(?i)\b(?:{_SERVICES})[\w.-]*[\"']?\]?[ \t]{{0,3}}[:=][=>]?[ \t]{{0,3}}[\"']?[\w+=-]{{12}}"),
     Detector("session_cookie", r"(?i)\b(?:session|sess|sid|auth|remember_me|[a-z0-9]+_session)=([A-Za-z0-9%._~+/-]{16,})", cap=512,
-             group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.-]{16}"),
+             group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.~+/-]{16}"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']+/[^\s@\"']+@[^\s\"'<>]+", cap=512,
              group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98),
     Detector("azure_sas", r"[?&;]sig=([A-Za-z0-9%+/_-]{32,90}={0,2})", group="secrets", priority=84, weight=DEAR, check=_told,

@@ -84,7 +84,7 @@ DETECTORS: Final = (
              r"|\binternal-[a-z0-9-]+(?:\.[a-z0-9-]+)+",
              group="network", replacement="[INTERNAL_REFERENCE]", priority=62, check=_host, cap=320,
              hint=r"(?i)(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:]|\.(?:int|corp|lan|local|svc|private|home)"
-                  r"|\binternal-[a-z0-9]"),
+                  r"|\binternal-[a-z0-9-]"),
     Detector("db_host", r"(?i)\b(?:[a-z0-9]{1,20}[_-])?(?:db|database|mysql|postgres|pg|redis|mongo|oracle)[_-]"
              r"(?:prod|production|stag|staging|stage|dev|test|qa|uat|live|main|primary|replica|master|slave|int)[_-]?\d{0,4}\b"
              r"(?:\.[a-z0-9-]+)*|\b(?:prod|production|staging|stage|dev|test|qa|uat|live)[_-](?:db|database|mysql|postgres"

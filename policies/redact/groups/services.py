@@ -157,9 +157,9 @@ _HINTS: Final = {
     "dropbox_token": r"\bsl\.[\w-]{12}|AAAAAAAAAA",
     "teams_webhook": r"webhook\.office",
     "google_client_id": r"googleusercontent",
-    "ibm_cloud_key": r"(?i)(?:key|pwd|pass|token|password)[\"']?[ \t]{0,3}[:=]=?[ \t]{0,3}[\"']?[\w-]{16}",
-    "ibm_cos_key": r"(?i)\b[\w.-]{0,24}(?:access|key)[\w.-]{0,12}[\"'\]]{0,2}[ \t]{0,3}[:=]=?[ \t]{0,3}[\"']?[0-9a-f]{16}",
-    "softlayer_key": r"(?i)softlayer|\bsl[_-]?(?:api|key|pwd|pass|token)",
+    "ibm_cloud_key": r"(?i)(?:key|pwd|pass|token|password)[\"']?[ \t]{0,3}[:=]{1,3}[ \t]{0,3}[\"']?[\w-]{16}",
+    "ibm_cos_key": r"(?i)\b[\w.-]{0,24}(?:access|key)[\w.-]{0,12}[\"'\]]{0,2}[ \t]{0,3}[:=]{1,3}[ \t]{0,3}[\"']?[0-9a-f]{16}",
+    "softlayer_key": r"(?i)softlayer|\bsl[_-]{0,2}(?:api|key|pwd|pass|token)",
     "cloudant_key": r"(?i)clou|\bcl[\w-]{0,12}(?:key|pw|pass|token)",
 }
 #: What every match of a pattern holds that can begin long before it.
