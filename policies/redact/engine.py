@@ -30,6 +30,13 @@ _WORDS: Final = 20_000
 #: The built-in detectors have two classes: nearly all, and those of keys that go on for pages.
 _NEAR: Final = 2_048
 _START: Final = itemgetter(0)
+#: Beyond ASCII a word is a row of what mail addresses take for letters (U+C0–24F, 370–1FFF, 3040–D7FF, F900–FDFF); any
+#: other character stands alone, so that a word begins behind it.
+_WIDE: Final = (
+    rb"(?:\xc3[\x80-\xbf]|[\xc4-\xc8\xce-\xdf][\x80-\xbf]|\xc9[\x80-\x8f]|\xcd[\xb0-\xbf]|[\xe0\xe1\xe4-\xec][\x80-\xbf]{2}"
+    rb"|\xe3[\x81-\xbf][\x80-\xbf]|\xed[\x80-\x9f][\x80-\xbf]|\xef[\xa4-\xb7][\x80-\xbf])+"
+    rb"|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf]+"
+)
 _ALWAYS: Final = b"(?s:.|\\z)"
 
 
@@ -277,11 +284,11 @@ def _places(detectors: Sequence[Detector]) -> Callable[[bytes, int, int], Iterat
     """Return what finds the places in a text where a match can begin: words, signs, and what detectors name."""
     first = frozenset[int]().union(*(detector.first for detector in detectors))
     if not first:
-        return re.compile(rb"[A-Za-z0-9_]+|[\x80-\xff]+|[^\sA-Za-z0-9_]").finditer
+        return re.compile(rb"[A-Za-z0-9_]+|" + _WIDE + rb"|[^\sA-Za-z0-9_]").finditer
     named = b"".join(b"\\x%02x" % byte for byte in first if byte < 128)
     named += b"\xc0-\xff" if 128 in first else b""
     return re.compile(
-        rb"[" + named + rb"]|(?<![A-Za-z0-9_])[A-Za-z0-9_]|(?<![\x80-\xff])[\x80-\xff]|[^\sA-Za-z0-9_\x80-\xff]"
+        rb"[" + named + rb"]|(?<![A-Za-z0-9_])[A-Za-z0-9_]|" + _WIDE + rb"|[^\sA-Za-z0-9_\x80-\xff]"
     ).finditer
 
 

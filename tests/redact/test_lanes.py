@@ -122,6 +122,16 @@ def test_arguments(raw: str, expected: str) -> None:
         assert through(cut(raw, bits), json=True) == expected
 
 
+@pytest.mark.parametrize(
+    "text", ["\ufeff文@t.YC", "联系：王@例子.公司 了", "“üwe@x.de”", "😀ü@b.io", "é×ü@b.io z", "ก—ข@x.de a"]
+)
+def test_a_word_begins_behind_any_sign(text: str) -> None:
+    """A name in letters beyond ASCII that follows a sign beyond ASCII is found wherever the stream is cut."""
+    whole = through([text])
+    assert "[EMAIL]" in whole
+    assert all(through([text[:i], text[i:]]) == whole for i in range(len(text))) and through(list(text)) == whole
+
+
 def test_prose_waits_at_most_64_characters() -> None:
     """Plain prose is never held back by more than a word or two."""
     prose = (
