@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Build: docker build -t llm-sidecar .      Run: docker run -v ./llm.yml:/etc/llm-sidecar/llm.yml:ro llm-sidecar
+# Build: docker build -t llm-sidecar .      Run: the README's chapter on deploying says how.
 FROM python:3.13-slim AS build
 WORKDIR /build
 COPY requirements.txt requirements-build.txt ./
