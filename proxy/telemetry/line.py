@@ -30,7 +30,7 @@ def who(
         "user": user,
         "key_id": key_id,
         "feature": feature,
-        "model": model,
+        "model": model or None,  # a request need not name one
         "provider": provider,
         "upstream_model": upstream_model,
     }

@@ -33,6 +33,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     ("method", "path", "headers", "body", "expected"),
     [
         ("POST", "/v1/chat/completions", KEY, {**GOOD, "model": "m"}, {"status": 200, "code": None, "model": "m"}),
+        ("POST", "/v1/chat/completions", KEY, GOOD, {"status": 200, "code": None, "model": None}),
         ("POST", "/v1/chat/completions", {}, GOOD, {"status": 401, "code": "invalid_api_key", "user": None}),
         ("POST", "/openai/deployments/m/chat/completions", {}, GOOD, {"status": 401, "endpoint": "chat"}),
         ("POST", "/v1/chat/completions", KEY, {"model": "m"}, {"status": 400, "model": "m", "user": "ann"}),
