@@ -17,7 +17,8 @@ class Slot:
     """One writable string of a request or a reply.
 
     ``kind`` is ``content``, ``refusal``, ``reasoning``, ``arguments`` (JSON text), ``input`` (a custom
-    tool's text), or for requests any other name that describes the field. ``key`` tells the slots of one chunk apart and joins the
+    tool's text), ``other`` (a reply's field that comes complete: a citation's title, what a vendor adds), or for
+    requests any other name that describes the field. ``key`` tells the slots of one chunk apart and joins the
     same logical text across a stream's chunks: ``(choice, kind, tool call index or part index)``.
     Assigning ``text`` writes through to the owner and marks it changed.
     """
@@ -40,6 +41,11 @@ class Slot:
     def text(self, value: str) -> None:
         self._holder[self._field] = value
         self._owner.touch()
+
+    def drop(self, field: str) -> None:
+        """Take out what stands beside the text."""
+        if self._holder.pop(field, None) is not None:
+            self._owner.touch()
 
 
 class Chunk:
@@ -71,10 +77,13 @@ class Chunk:
         return choices if isinstance(choices, list) else _NO_CHOICES
 
     def texts(self) -> Iterator[Slot]:
-        """Yield the writable text slots: content, refusal, reasoning, tool arguments; delta or message alike."""
+        """Yield the writable text slots, delta or message alike: the known ones first, then whatever else is a string."""
+        data = self.data
         for choice in self.choices:
             index = choice.get("index", 0)
             part = choice.get("delta") or choice.get("message")
+            if not CHOICE.issuperset(choice):
+                yield from _others(self, choice, CHOICE if part is not None else _TEXT_CHOICE, index)
             if part is None:
                 if isinstance(choice.get("text"), str):  # /v1/completions
                     yield Slot(self, choice, "text", "content", (index, "content", 0))
@@ -90,7 +99,7 @@ class Chunk:
                 elif isinstance(value, list):
                     for n, piece in enumerate(value):
                         if isinstance(piece, dict):
-                            for name in ("text", "refusal", "thinking"):
+                            for name in PIECES:
                                 if isinstance(piece.get(name), str):
                                     yield Slot(self, piece, name, kind, (index, field, n))
             for n, tool in enumerate(part.get("tool_calls") or ()):
@@ -99,12 +108,20 @@ class Chunk:
                     field = "arguments" if "arguments" in function else "input"
                     if isinstance(function.get(field), str):  # a custom tool's input is text, not JSON
                         yield Slot(self, function, field, field, (index, field, tool.get("index", n)))
+                    if len(function) > 2:
+                        yield from _others(self, function, _FUNCTION, index)
+                if not _CALL.issuperset(tool):
+                    yield from _others(self, tool, _CALL, index)
             audio = part.get("audio")
             if isinstance(audio, dict) and isinstance(audio.get("transcript"), str):
                 yield Slot(self, audio, "transcript", "content", (index, "transcript", 0))
             legacy = part.get("function_call")
             if isinstance(legacy, dict) and isinstance(legacy.get("arguments"), str):
                 yield Slot(self, legacy, "arguments", "arguments", (index, "arguments", -1))
+            if not _PART.issuperset(part):
+                yield from _others(self, part, _PART, index)
+        if not ENVELOPE.issuperset(data):
+            yield from _others(self, data, ENVELOPE, -1)
 
     @property
     def startup(self) -> bool:
@@ -121,11 +138,49 @@ class Chunk:
         return not (self.data.get("usage") or self.data.get("error"))
 
 
-# `thinking_blocks` texts repeat `reasoning_content`; both are slots, so that neither can leak.
+# `thinking_blocks` and `reasoning_details` repeat what stands beside them; all are slots, so that none can leak.
 _FIELDS: Final = (
     ("content", "content"),
     ("refusal", "refusal"),
     ("reasoning_content", "reasoning"),
     ("reasoning", "reasoning"),
+    ("reasoning_details", "reasoning"),
     ("thinking_blocks", "reasoning"),
 )
+#: Where the text of a part of these is.
+PIECES: Final = ("text", "refusal", "thinking", "summary")
+#: What holds no text, and what is looked into by name: of a reply, a choice, a message, a tool call and its function.
+ENVELOPE: Final = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "obfuscation", "provider")
+)  # fmt: skip
+CHOICE: Final = frozenset(
+    ("index", "delta", "message", "finish_reason", "logprobs", "native_finish_reason", "x_llm_native_finish_reason",
+     "stop_reason", "matched_stop", "content_filter_results", "token_ids")
+)  # fmt: skip
+_TEXT_CHOICE: Final = CHOICE | {"text"}
+_PART: Final = frozenset((*(field for field, _ in _FIELDS), "role", "tool_calls", "audio", "function_call"))
+_CALL: Final = frozenset(("index", "id", "type", "function", "custom"))
+_FUNCTION: Final = frozenset(("name", "arguments", "input"))
+#: Below any other field: identifiers, and bytes that only their maker can read.
+_STRUCTURE: Final = frozenset(
+    ("id", "type", "role", "index", "format", "signature", "thought_signature", "encrypted_content", "data", "b64_json",
+     "mime_type", "object")
+)  # fmt: skip
+
+
+def _others(owner: Chunk, holder: dict[str, Any], known: frozenset[str], index: int) -> Iterator[Slot]:
+    """Yield the strings below the fields of ``holder`` that are not ``known``, however deep."""
+    n = 0
+    rows: list[tuple[Any, frozenset[str]]] = [(holder, known)]
+    while rows:
+        row, skip = rows.pop()
+        for key, value in row.items() if type(row) is dict else enumerate(row):
+            kind = type(value)
+            if key in skip:
+                continue
+            if kind is str:
+                if value and value[:5] != "data:":
+                    yield Slot(owner, row, key, "other", (index, "other", n))
+                    n += 1
+            elif kind is dict or kind is list:
+                rows.append((value, _STRUCTURE))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.lanes import JsonLane, Lane, PlainLane
 from policies.redact.mask import Masker, failed
 from policies.redact.restore import Restorer
-from proxy.chunk import Chunk, Slot
+from proxy.chunk import CHOICE, ENVELOPE, PIECES, Chunk, Slot
 
 #: The order in which one choice's texts come: what is held back of an earlier one goes out before a later one.
 _RANK: Final = {"reasoning": 0, "content": 1, "refusal": 1, "arguments": 2, "input": 2}
@@ -52,8 +52,8 @@ class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
     __slots__ = (
-        "_engine", "_envelope", "_feed", "_held", "_lane", "_masker", "_only", "_originals", "_spare", "_texts", "_waiting",
-        "_watch", "_words",
+        "_engine", "_envelope", "_feed", "_held", "_lane", "_masker", "_odd", "_only", "_originals", "_spare", "_texts",
+        "_waiting", "_watch", "_words",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,8 @@ class ReplyFilter:
         self._spare: Chunk | None = None
         #: As `_waiting`, of an event without a chunk.
         self._held = b""
+        #: The stream's chunks hold text in other fields, too: each of them is looked through.
+        self._odd = False
 
     # --- the core calls these two
 
@@ -101,7 +103,8 @@ class ReplyFilter:
     def _whole(self, chunk: Chunk) -> Iterable[Chunk]:
         changed = False
         for slot in chunk.texts():
-            changed |= self._at_once(slot)
+            if self._at_once(slot) and slot.kind != "other":
+                changed = True
         if changed:
             _without_logprobs(chunk)
         return (chunk,)
@@ -113,6 +116,8 @@ class ReplyFilter:
         if after == before:
             return False
         slot.text = after
+        if slot.kind == "reasoning":
+            slot.drop("signature")  # it no longer fits, and the vendor would refuse it
         return True
 
     def _text(self, kind: str) -> Text:
@@ -146,11 +151,20 @@ class ReplyFilter:
         data = chunk.data
         choices = data.get("choices")
         if not choices:
+            for slot in chunk.texts():  # what a vendor adds to the usage
+                self._at_once(slot)
             return (chunk,)
         choice = choices[0]
         delta = choice.get("delta")
         # The common case: one choice, one piece of content, nothing else; its text known and the only one.
-        if delta is not None and len(delta) == 1 and len(choices) == 1 and choice.get("finish_reason") is None:
+        if (
+            delta is not None
+            and len(delta) == 1
+            and len(choices) == 1
+            and choice.get("finish_reason") is None
+            and ENVELOPE.issuperset(data)
+            and CHOICE.issuperset(choice)
+        ):
             text = delta.get("content")
             if type(text) is str and choice.get("index", 0) == self._only:
                 out = self._feed(text)
@@ -185,45 +199,49 @@ class ReplyFilter:
         self._waiting = self._spare = None  # their text is in the lanes
         self._envelope = chunk.data
         finished = {c.get("index", 0) for c in chunk.choices if c.get("finish_reason") is not None}
-        here: dict[Key, Slot] = {}
+        here: list[tuple[Key, Slot]] = []
         changed = False
         for slot in chunk.texts():
-            if slot.key[1] == "thinking_blocks":  # comes complete, beside the pieces of the same text
-                if self._at_once(slot):
-                    changed = True
-                    _unsign(chunk, slot.key)
-                continue
-            here[slot.key] = slot
+            if slot.kind == "other":
+                self._odd = True
+                self._at_once(slot)
+            elif slot.key[1] == "thinking_blocks":  # comes complete, beside the pieces of the same text
+                changed |= self._at_once(slot)
+            else:
+                here.append((slot.key, slot))
         ended = []
         for key, text in self._texts.items():
             later = any(
                 k[0] == key[0] and _RANK[s.kind] > _RANK[text.kind] and (s.text or s.key[1] != "content")
-                for k, s in here.items()
+                for k, s in here
             )
-            if key not in here and (key[0] in finished or later):
+            if all(k != key for k, _ in here) and (key[0] in finished or later):
                 ended.append(key)
         before = self._release(ended)
-        for key, slot in here.items():
+        said = {key[0] for key, slot in here if slot.text}
+        last = {key: n for n, (key, _) in enumerate(here)}
+        for n, (key, slot) in enumerate(here):
             known = self._texts.get(key)
             if known is None:
                 known = self._texts[key] = self._text(slot.kind)
                 known.shape = _shape(chunk, key)
             piece = slot.text
-            out = known.feed(piece, key[0] in finished)
+            ends = key[0] in finished and last[key] == n  # hostile servers say one text twice
+            out = known.feed(piece, ends)
             if out != piece:
                 slot.text = out
                 changed = True
-            if key[0] in finished:
+            if ends:
                 del self._texts[key]
-        if changed:
-            _without_logprobs(chunk)
+        # Tokens without their text beside them may be of one that was masked before.
+        _without_logprobs(chunk, () if changed else said)
         self._settle_on()
         return (*before, chunk) if before else (chunk,)
 
     def _settle_on(self) -> None:
         """Remember the one text of a stream, if there is one and it is content, for the common case."""
         self._only = self._lane = None
-        if len(self._texts) == 1:
+        if len(self._texts) == 1 and not self._odd:
             (key, text), *_ = self._texts.items()
             if text.kind == "content" and key[1:] == ("content", 0):
                 self._only, self._feed = key[0], text.feed
@@ -269,22 +287,14 @@ def _shape(chunk: Chunk, key: Key) -> Callable[[str], dict[str, Any]]:
         return lambda text: {"delta": {"audio": {"transcript": text}}}
     if isinstance(delta.get(field), list):
         piece = dict(delta[field][n])
-        name = next(name for name in ("text", "refusal", "thinking") if isinstance(piece.get(name), str))
+        name = next(name for name in PIECES if isinstance(piece.get(name), str))
         return lambda text: {"delta": {field: [{**piece, name: text}]}}
     return lambda text: {"delta": {field: text}}
 
 
-def _without_logprobs(chunk: Chunk) -> None:
-    """Take the tokens out where the text was changed: they would spell it."""
+def _without_logprobs(chunk: Chunk, keep: Collection[Any] = ()) -> None:
+    """Take the tokens out where the text was changed: they would spell it. Choices to ``keep`` stay."""
     for choice in chunk.choices:
-        if choice.get("logprobs") is not None:
+        if choice.get("logprobs") is not None and choice.get("index", 0) not in keep:
             choice["logprobs"] = None
             chunk.touch()
-
-
-def _unsign(chunk: Chunk, key: Key) -> None:
-    """Take the signature off a changed thinking block: it no longer fits, and the vendor would refuse it."""
-    for choice in chunk.choices:
-        if choice.get("index", 0) == key[0]:
-            part = choice.get("delta") or choice["message"]
-            part["thinking_blocks"][key[2]].pop("signature", None)

@@ -1,0 +1,118 @@
+"""What a reply holds beside its text: citations, details, whatever a vendor adds. None of it carries a value out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from policies.redact.reply import ReplyFilter
+from proxy.chunk import Chunk
+from tests.redact.helpers import call, chat, delta, policy, said
+
+SECRET = "ann@example.com"
+CITATION = {
+    "type": "url_citation",
+    "url_citation": {"title": f"On {SECRET} here", "url": f"https://x.io/ {SECRET}", "start_index": 0, "end_index": 1},
+}
+#: Where a whole message, a choice or the envelope has been seen to hold text: (place, field, value).
+FIELDS: list[tuple[str, str, Any]] = [
+    ("part", "annotations", [CITATION]),
+    ("part", "reasoning_details", [{"type": "reasoning.text", "text": SECRET}]),
+    ("part", "reasoning_details", [{"type": "reasoning.summary", "summary": SECRET}]),
+    ("part", "x_note", {"a": [{"b": SECRET}]}),
+    ("part", "tool_calls", [{"id": "1", "index": 0, "x": SECRET, "function": {"name": "f", "arguments": "{}", "parsed": [SECRET]}}]),
+    ("choice", "x_note", SECRET),
+    ("top", "citations", [f"https://x.io/ {SECRET}"]),
+    ("top", "search_results", [{"title": SECRET, "url": SECRET}]),
+]  # fmt: skip
+
+
+def replies() -> ReplyFilter:
+    return policy().on_reply(call(chat("hi")))
+
+
+def reply(place: str, field: str, value: Any, *, whole: bool) -> Chunk:
+    """Return a reply, or a stream's chunk, with ``value`` in it."""
+    value = json.loads(json.dumps(value))
+    part: dict[str, Any] = {"content": "ok. "}
+    choice: dict[str, Any] = {"index": 0, "message" if whole else "delta": part, "finish_reason": None}
+    data: dict[str, Any] = {"id": "c", "object": "o", "created": 1, "model": "m", "choices": [choice]}
+    {"part": part, "choice": choice, "top": data}[place][field] = value
+    return Chunk(data, b"raw", whole=whole)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("place", "field", "value"), FIELDS)
+def test_no_field_of_a_reply_carries_a_value(place: str, field: str, value: Any, whole: bool) -> None:
+    """A secret in a citation, in details or in a field that we never heard of is masked, in each chunk that holds one."""
+    chosen = replies()
+    first = [*chosen.feed(delta(role="assistant", content="")), *chosen.feed(delta(content="so "))] if not whole else []
+    chunks = [reply(place, field, value, whole=whole) for _ in range(1 if whole else 3)]
+    out = [c for chunk in chunks for c in chosen.feed(chunk)]
+    out += chosen.feed(delta(finish="stop"))
+    raw = b"".join(c.encode() for c in (*first, *out, *chosen.flush()))
+    assert SECRET.encode() not in raw and b"[EMAIL]" in raw
+    assert b"ok" in raw
+
+
+def test_details_are_masked_where_they_come_in_pieces() -> None:
+    """Thoughts in `reasoning_details` that come piece by piece are one text, as content is."""
+    chosen = replies()
+    pieces = [{"type": "reasoning.text", "text": SECRET[i : i + 3], "index": 0} for i in range(0, len(SECRET), 3)]
+    out = [c for piece in pieces for c in chosen.feed(delta(reasoning_details=[piece]))]
+    out += [*chosen.feed(delta(finish="stop"))]
+    assert said(out, "reasoning") == "[EMAIL]"
+
+
+def test_one_text_twice_in_a_chunk() -> None:
+    """Two choices or tool calls under one index are one text, and none of it passes unseen."""
+    chosen = replies()
+    twice = delta(content=f"{SECRET} ")
+    twice.choices.append({"index": 0, "delta": {"content": "and so "}, "finish_reason": None})
+    arguments = json.dumps({"to": SECRET})
+    tool = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    out = [*chosen.feed(twice), *chosen.feed(delta(tool_calls=[tool, json.loads(json.dumps(tool))]))]
+    out += [*chosen.feed(delta(finish="tool_calls"))]
+    assert said(out) == "[EMAIL] and so "
+    assert said(out, "arguments") == '{"to": "[EMAIL]"}' * 2
+
+
+def test_tokens_without_their_text() -> None:
+    """Tokens' probabilities that come on a chunk of their own go: they would spell what was masked before."""
+    chosen = replies()
+    tokens = {"content": [{"token": SECRET, "logprob": -1.0}]}
+    alone = delta()
+    alone.choices[0]["logprobs"] = tokens
+    beside = delta(content="fine. ")
+    beside.choices[0]["logprobs"] = {"content": [{"token": "fine. ", "logprob": -1.0}]}
+    out = [*chosen.feed(delta(content=SECRET)), *chosen.feed(alone), *chosen.feed(delta(content=" is. "))]
+    out += chosen.feed(beside)
+    assert SECRET.encode() not in b"".join(c.encode() for c in out)
+    kept = [*replies().feed(beside)]
+    assert kept[-1].choices[0]["logprobs"]
+
+
+def test_a_thought_of_a_whole_reply_loses_its_signature_too() -> None:
+    """A signed thought that was masked no longer fits its signature, however it came."""
+    block = {"type": "thinking", "thinking": f"ask {SECRET}", "signature": "sig"}
+    message = {"role": "assistant", "content": "ok", "thinking_blocks": [{**block}, {**block, "thinking": "fine"}]}
+    whole = Chunk({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, b"", whole=True)
+    (out,) = replies().feed(whole)
+    assert out.choices[0]["message"]["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "ask [EMAIL]"},
+        {**block, "thinking": "fine"},
+    ]
+
+
+def test_what_is_not_text_stays() -> None:
+    """Pictures, signatures and identifiers are structure: nobody reads them, and a mask would break them."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AKIAIOSFODNN7EXAMPLE"}}
+    extra = {"google": {"thought_signature": "AKIAIOSFODNN7EXAMPLE"}}
+    tool = {"id": "t", "index": 0, "function": {"name": "f", "arguments": "{}"}, "extra_content": extra}
+    chunk = delta(images=[image], tool_calls=[tool])
+    before = json.loads(json.dumps(chunk.data))
+    (out,) = replies().feed(chunk)
+    assert out.data["choices"][0]["delta"]["images"] == before["choices"][0]["delta"]["images"]
+    assert out.data["choices"][0]["delta"]["tool_calls"][0]["extra_content"] == extra
