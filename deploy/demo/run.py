@@ -6,6 +6,7 @@ Only the standard library; everything it fetches is pinned by hash in requiremen
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -53,6 +54,30 @@ def served(words: list[str]) -> bool:
     return True  # the sidecar will say what is wrong
 
 
+def finished(step: list[str]) -> bool:
+    """Run one step to its end and tell whether it went well; a Ctrl-C ends it with this program, without a traceback."""
+    stopped = False
+    process: subprocess.Popen[bytes] | None = None
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    process = subprocess.Popen(step, start_new_session=True)
+    if stopped:  # while it was started
+        stop(signal.SIGTERM, None)
+    code = process.wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if stopped:
+        raise KeyboardInterrupt
+    return code == 0
+
+
 def fetch() -> tuple[Path, Path] | None:
     """Install the model and its server into .demo/; return the model and the Python to serve it, None if that fails."""
     lock = HERE / "requirements.txt"
@@ -75,7 +100,7 @@ def fetch() -> tuple[Path, Path] | None:
         ],
     ]
     for step in steps:
-        if subprocess.run(step, check=False).returncode != 0:
+        if not finished(step):
             say("The demo model could not be fetched; going on with the echo provider.")
             return None
     os.replace(f"{model}.part", model)
@@ -108,6 +133,7 @@ def start_model() -> tuple[subprocess.Popen[bytes], str] | None:
 
 def main() -> int:
     """Run the sidecar, and end the model's server together with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the sidecar runs, both only end this program
     environment = dict(os.environ)
     model: subprocess.Popen[bytes] | None = None
     if not served(sys.argv[1:]):
@@ -145,8 +171,17 @@ def main() -> int:
                 model.kill()
 
 
+def run() -> int:
+    """Do it; a Ctrl-C before the sidecar runs is no mistake."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        say("Stopped; `make run` begins again where this ended.")
+        return 130
+
+
 if __name__ == "__main__":
     if shutil.which("git") and not (ROOT / "llm.yml").exists():
         say("There is no llm.yml in the checkout; restore it with `git checkout llm.yml`.")
         raise SystemExit(1)
-    raise SystemExit(main())
+    raise SystemExit(run())

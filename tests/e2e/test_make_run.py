@@ -87,3 +87,28 @@ def test_without_a_key_and_a_model_it_echoes_and_ends_well() -> None:
         process.communicate()
     assert process.returncode == 0
     assert "ANTHROPIC_API_KEY is set, but no provider in llm.yml uses it" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_fetch_that_is_interrupted_ends_with_what_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C or SIGTERM while something is fetched: one sentence, no traceback, and nothing goes on behind it."""
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    child = f"import time; pipe = open({str(alive)!r}, 'w'); pipe.write('x'); pipe.flush(); time.sleep(60)"
+    program = (
+        f"import runpy, sys; names = runpy.run_path({str(SCRIPT)!r}); names = names['main'].__globals__; "
+        f"names |= {{'served': lambda words: False, 'fetch': lambda: names['finished']([sys.executable, '-c', {child!r}])}}; "
+        "raise SystemExit(names['run']())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+    try:
+        with alive.open() as pipe:  # ends when nobody can write any more
+            assert pipe.read(1) == "x"
+            process.send_signal(number)
+            assert pipe.read() == ""
+        _, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert said.strip() == "Stopped; `make run` begins again where this ended."
