@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.chunk import Slot
+from proxy.fields import CHAT, COMPLETIONS
 
 if TYPE_CHECKING:
     from proxy.request import ApiRequest
@@ -21,13 +22,15 @@ _TOP: Final = frozenset(
 #: Top-level fields with a structure of their own; below any other, every string is text.
 _SHAPED: Final = frozenset(
     ("messages", "tools", "functions", "response_format", "prediction", "audio", "web_search_options", "stream_options",
-     "logit_bias", "input", "prompt", "thinking", "safety_settings", "cache_control")
+     "input", "prompt", "thinking", "safety_settings", "cache_control")
 )  # fmt: skip
 _FREE: Final[frozenset[str]] = frozenset()
-_NAMED: Final = _STRUCTURAL | {"name"}
-_SCHEMA: Final = frozenset(
-    ("type", "format", "pattern", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding")
+#: Names at the top of a body that are the API's own.
+_KNOWN: Final = frozenset(
+    (*_TOP, *_SHAPED, *CHAT, *COMPLETIONS, "stream", "dimensions", "top_k", "safety_identifier", "prompt_cache_key")
 )
+_NAMED: Final = _STRUCTURAL | {"name"}
+_SCHEMA: Final = frozenset(("type", "format", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding"))
 #: What is structure below a key; elsewhere what held above it goes on. Free text may hold any key.
 _BELOW: Final[dict[str, frozenset[str]]] = {
     "metadata": _FREE,
@@ -37,6 +40,7 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
     "function": _NAMED,
     "function_call": _NAMED,
     "custom": _NAMED,
+    "tool_choice": _NAMED,
     "json_schema": _NAMED,
     "parameters": _SCHEMA,
     "schema": _SCHEMA,
@@ -47,8 +51,35 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
 
 
 def slots(request: ApiRequest) -> list[Slot]:
-    """Return every string of the request's body that is not structural, as writable slots, in the body's order."""
+    """Return every string of the request's body that is not structural, as writable slots, in the body's order.
+
+    Where nothing is structure the members' names are the caller's words, too: each follows what stands below it.
+    """
     return _leaves(request, request.body, (), _TOP, [])
+
+
+class Name(Slot):
+    """The name of a member of an object, as a slot: the member takes its place under another name."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        name: str = self._field
+        return name
+
+    @text.setter
+    def text(self, value: str) -> None:
+        held, old = self._holder, self._field
+        number = 1
+        self._field = value
+        while self._field in held:  # two names that are masked alike
+            number += 1
+            self._field = f"{value} {number}"
+        members = [(self._field if name == old else name, member) for name, member in held.items()]
+        held.clear()
+        held.update(members)
+        self._owner.touch()
 
 
 def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str], found: list[Slot]) -> list[Slot]:
@@ -60,10 +91,12 @@ def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset
             label = key if type(key) is str else "content"
             found.append(Slot(owner, node, key, label, (*path, key)))
         elif kind is dict or kind is list:
-            if key in skip and (kind is list or not path):
+            if key in skip and kind is list:
                 continue
             below = skip
             if skip is not _FREE and isinstance(key, str):
                 below = _BELOW.get(key, skip if path else _STRUCTURAL if key in _SHAPED else _FREE)
             _leaves(owner, value, (*path, key), below, found)
+        if type(key) is str and (skip is _FREE or (not path and key not in _KNOWN)) and not key.isdigit():
+            found.append(Name(owner, node, key, "name", (*path, key)))
     return found

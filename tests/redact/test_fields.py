@@ -116,3 +116,34 @@ def test_what_is_not_text_stays() -> None:
     (out,) = replies().feed(chunk)
     assert out.data["choices"][0]["delta"]["images"] == before["choices"][0]["delta"]["images"]
     assert out.data["choices"][0]["delta"]["tool_calls"][0]["extra_content"] == extra
+
+
+async def test_names_of_members_are_masked_where_nothing_is_structure() -> None:
+    """A caller's own names (metadata, biases, fields we do not know) are text: masked, in place, none lost."""
+    body = {
+        **chat("hi"),
+        "metadata": {"a": "1", SECRET: SECRET, "bob@example.com": "2", "z": "3"},
+        "logit_bias": {"50256": -100, SECRET: 1},
+        "x_rows": [{"deep": {SECRET: {SECRET: 1}}}],
+        SECRET: True,
+    }
+    asked = call(body)
+    made = policy(patterns=[{"name": "badge", "regex": r"\d{5}"}])
+    await made.on_request(asked)
+    sent = asked.request.body
+    assert list(sent["metadata"].items()) == [("a", "1"), ("[EMAIL]", "[EMAIL]"), ("[EMAIL] 2", "2"), ("z", "3")]
+    assert sent["logit_bias"] == {"50256": -100, "[EMAIL]": 1}  # a token's number is no text
+    assert sent["x_rows"] == [{"deep": {"[EMAIL]": {"[EMAIL]": 1}}}] and sent["[EMAIL]"] is True
+    assert SECRET not in json.dumps(sent)
+
+
+async def test_words_are_structure_objects_are_not() -> None:
+    """Where the API takes a word or a tool's name, an object or a pattern in its place is looked through."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"pattern": SECRET}}}}}
+    choice = {"type": "function", "function": {"name": "f"}, "note": SECRET}
+    body = {**chat("hi"), "tools": [tool], "tool_choice": choice, "truncation": {"a": SECRET}, "voice": {"b": [SECRET]}}
+    asked = call(body)
+    await policy().on_request(asked)
+    assert SECRET not in json.dumps(asked.request.body) and asked.request.body["tool_choice"]["function"] == {
+        "name": "f"
+    }
