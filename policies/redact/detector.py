@@ -110,7 +110,8 @@ class Detector:
         self.pattern = pattern
         self.group = group
         self.replacement = replacement
-        self.word = replacement.strip("[]") or "REDACTED"
+        #: What a hash or a number is put to; brackets only around it.
+        self.word = replacement.replace("[", "").replace("]", "") or "REDACTED"
         self.priority = priority
         self.secret = secret
         self.check = check

@@ -92,7 +92,7 @@ class Redact(Policy[RedactConfig]):
                 "content_policy_violation",
                 f"The request holds parts that cannot be looked into ({', '.join(sorted(kinds))}); "
                 "send their content as text.",
-                param="messages",
+                param=call.request.main,
             )
         slots = list(call.request.texts())
         placeholders = None
@@ -147,7 +147,11 @@ class Redact(Policy[RedactConfig]):
     def on_reply(self, call: Call) -> ReplyFilter:
         masker = self._masker(call, "reply", self._reply_actions, None)
         originals: Mapping[str, str] = call.notes.get(self.name) or {}
-        return ReplyFilter(self._engine, masker, originals, watch=self._watches or not self.enforce)
+        wanted = call.request.body.get("response_format") if originals else None
+        return ReplyFilter(
+            self._engine, masker, originals, watch=self._watches or not self.enforce,
+            quoted=type(wanted) is dict and wanted.get("type") in ("json_object", "json_schema"),
+        )  # fmt: skip
 
     def _masker(
         self, call: Call, direction: Direction, actions: Mapping[str, Action], placeholders: Placeholders | None

@@ -8,7 +8,7 @@ from typing import Any, Final
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.lanes import JsonLane, Lane, PlainLane
 from policies.redact.mask import Masker, failed
-from policies.redact.restore import Restorer
+from policies.redact.restore import Originals, Restorer
 from proxy.chunk import CHOICE, ENVELOPE, PIECES, Chunk, Slot
 
 #: The order in which one choice's texts come: what is held back of an earlier one goes out before a later one.
@@ -52,7 +52,7 @@ class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
     __slots__ = (
-        "_engine", "_envelope", "_feed", "_held", "_lane", "_masker", "_odd", "_only", "_originals", "_spare", "_texts",
+        "_engine", "_envelope", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_spare", "_texts",
         "_waiting", "_watch", "_words",
     )  # fmt: skip
 
@@ -63,11 +63,14 @@ class ReplyFilter:
         originals: Mapping[str, str],
         *,
         watch: bool,
+        quoted: bool = False,
     ) -> None:
         self._engine = engine
         self._masker = masker
-        self._originals = dict(originals)
+        self._originals = Originals(originals) if originals else None
         self._watch = watch
+        #: The caller asked for JSON: content is, and originals have to fit into its strings.
+        self._json = quoted
         self._texts: dict[Key, Text] = {}
         self._only: Any = None
         self._feed: Callable[..., str] = str
@@ -123,7 +126,10 @@ class ReplyFilter:
     def _text(self, kind: str) -> Text:
         replace = self._masker.replace
         lane: Lane = (JsonLane if kind == "arguments" else PlainLane)(self._engine, replace)
-        restorer = Restorer(self._originals, quoted=kind == "arguments") if self._originals else None
+        restorer = None
+        if self._originals is not None:
+            quoted = kind == "arguments" or (self._json and kind == "content")
+            restorer = Restorer(self._originals, quoted=quoted)
         return Text(kind, Watch(lane) if self._watch else lane, restorer)
 
     # --- streams

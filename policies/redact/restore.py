@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from policies.redact.lanes import escape
@@ -40,18 +40,28 @@ class Placeholders:
         return placeholder
 
 
+class Originals:
+    """What the placeholders of one call stand for. ``heads``: what they begin with, up to their number."""
+
+    __slots__ = ("by_placeholder", "heads", "longest")
+
+    def __init__(self, by_placeholder: Mapping[str, str]) -> None:
+        self.by_placeholder = by_placeholder
+        self.heads = {placeholder[: placeholder.rindex("_") + 1] for placeholder in by_placeholder}
+        self.longest = max(map(len, by_placeholder), default=0)
+
+
 class Restorer:
     """Puts the originals back into one text of the reply, given piece by piece.
 
     ``quoted``: the text is JSON, and originals are escaped. Placeholders that are not this call's stay.
     """
 
-    __slots__ = ("_longest", "_originals", "_pattern", "_tail")
+    __slots__ = ("_originals", "_quoted", "_tail")
 
-    def __init__(self, originals: dict[str, str], *, quoted: bool) -> None:
-        self._originals = {k: escape(v) for k, v in originals.items()} if quoted else originals
-        self._pattern = re.compile("|".join(re.escape(placeholder) for placeholder in originals))
-        self._longest = max(map(len, originals))
+    def __init__(self, originals: Originals, *, quoted: bool) -> None:
+        self._originals = originals
+        self._quoted = quoted
         self._tail = ""
 
     def feed(self, text: str, final: bool = False) -> str:
@@ -61,9 +71,18 @@ class Restorer:
         at = text.rfind("[")
         if at < 0:
             return text
-        if not final and len(text) - at < self._longest and text.find("]", at) < 0:
+        if not final and len(text) - at < self._originals.longest and text.find("]", at) < 0:
             tail = text[at:]
-            if any(placeholder.startswith(tail) for placeholder in self._originals):
+            if any(
+                head.startswith(tail) or (tail.startswith(head) and tail[len(head) :].isdecimal())
+                for head in self._originals.heads
+            ):
                 self._tail = tail
                 text = text[:at]
-        return self._pattern.sub(lambda match: self._originals[match.group()], text)
+        return _NUMBERED.sub(self._original, text)
+
+    def _original(self, match: re.Match[str]) -> str:
+        original = self._originals.by_placeholder.get(match[0])
+        if original is None:
+            return match[0]
+        return escape(original) if self._quoted else original

@@ -1,4 +1,4 @@
-"""What a request holds that no pattern can look into: images, sounds, files."""
+"""What a request holds that no pattern can look into: images, sounds, files, the numbers of tokens."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ _TEXT: Final = frozenset(("text", "input_text", "output_text", "refusal", "think
 
 
 def unscanned(body: dict[str, Any]) -> dict[str, int]:
-    """Return how many parts of each kind the messages of ``body`` hold that cannot be looked into."""
+    """Return how many parts of each kind ``body`` holds that cannot be looked into."""
     counts: Counter[str] = Counter()
+    for name in ("input", "prompt"):
+        given = body.get(name)
+        if type(given) is list and given and type(given[0]) is not str:  # tokens, or rows of them
+            counts["tokens"] += len(given) if type(given[0]) is list else 1
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None

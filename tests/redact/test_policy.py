@@ -185,6 +185,25 @@ async def test_unscannable_parts() -> None:
     assert caught.value.code == "content_policy_violation"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "body", "n"),
+    [("embeddings", {"input": [1, 2]}, 1), ("embeddings", {"input": [[1], [2]]}, 2), ("completions", {"prompt": [[1]]}, 1),
+     ("completions", {"prompt": ["hi"]}, 0), ("embeddings", {"input": "hi"}, 0)],
+)  # fmt: skip
+async def test_token_numbers_are_not_looked_into(endpoint: str, body: dict[str, Any], n: int) -> None:
+    """A text given as its tokens' numbers counts as what cannot be looked into, and is refused where that is set."""
+    made = policy()
+    await made.on_request(call(body, endpoint))
+    assert made.kit.metrics.parts == ["tokens"] * n
+    strict = policy(on_unscannable="block")
+    if n:
+        with pytest.raises(ApiError, match="tokens") as caught:
+            await strict.on_request(call(body, endpoint))
+        assert caught.value.param == next(iter(body))
+    else:
+        await strict.on_request(call(body, endpoint))
+
+
 async def test_shadow_counts_and_changes_nothing() -> None:
     """With enforce: false findings are counted and logged, nothing is changed, nothing may be cached."""
     asked = call(chat("a@b.io"))

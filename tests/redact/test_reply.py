@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import time
 from typing import Any
 
 import orjson
@@ -269,3 +271,43 @@ def test_words_that_pass_keep_their_event() -> None:
     assert heard == ["Well", *(event for _, event in events[:-1])]
     assert chosen.hear("x", b"", 1) is None  # another choice's text is not this one's
     assert said(list(chosen.flush())) == " well"
+
+
+@pytest.mark.parametrize("form", ["json_object", "json_schema"])
+@pytest.mark.parametrize("step", [1, 3, 200])
+def test_originals_fit_into_json_that_was_asked_for(form: str, step: int) -> None:
+    """Where the caller asked for JSON, what is given back in content is escaped: the answer still is JSON."""
+    original = '-----BEGIN PRIVATE KEY-----\nMII"E\\\n'
+    asked = call(chat("hi") | {"response_format": {"type": form, "json_schema": {"name": "o", "schema": {}}}})
+    asked.notes["redact"] = {"[PRIVATE_KEY_1]": original}
+    chosen = policy(mode="restore").on_reply(asked)
+    text = '{"key": "[PRIVATE_KEY_1]", "n": 1}'
+    chunks = [delta(content=text[i : i + step]) for i in range(0, len(text), step)]
+    out = [c for chunk in [*chunks, delta(finish="stop")] for c in chosen.feed(chunk)]
+    assert json.loads(said(out)) == {"key": original, "n": 1}
+
+
+def test_many_originals_cost_what_is_given_back() -> None:
+    """Ten thousand originals and a hundred texts: neither a text nor a placeholder looks through all of them."""
+    originals = {f"[EMAIL_{i}]": f"user{i}@example.com" for i in range(10_000)}
+    message = {"role": "assistant", "content": "[EMAIL_9999] [EMAIL_99999] [EMAIL_1", "tool_calls": [
+        {"id": str(i), "function": {"name": "f", "arguments": f'{{"a":"[EMAIL_{i}]"}}'}} for i in range(100)
+    ]}  # fmt: skip
+    whole = Chunk({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, b"", whole=True)
+    started = time.process_time()
+    (out,) = run([whole], policy(mode="restore"), originals)
+    assert time.process_time() - started < 0.1
+    assert said([out]) == "user9999@example.com [EMAIL_99999] [EMAIL_1"
+    assert said([out], "arguments").count("@example.com") == 100
+
+
+def test_a_word_of_the_house_with_brackets_in_it() -> None:
+    """A replacement that holds brackets makes a placeholder that is found again, cut anywhere."""
+    own = [{"name": "badge", "regex": r"EMP-\d{4}", "replacement": "[STAFF] [BADGE]"}]
+    made = policy(mode="restore", patterns=own)
+    asked = call(chat("EMP-1234"))
+    asyncio.run(made.on_request(asked))
+    sent = asked.request.body["messages"][0]["content"]
+    chosen = made.on_reply(asked)
+    out = [c for char in f"so {sent}!" for c in chosen.feed(delta(content=char))]
+    assert sent == "[STAFF BADGE_1]" and said([*out, *chosen.flush()]) == "so EMP-1234!"
