@@ -21,6 +21,7 @@ from policies.redact.restore import Placeholders
 from policies.redact.search import Trail
 from policies.redact.unscanned import unscanned
 from policies.redact.whole import builtin, engine_for
+from proxy.telemetry.log import describe
 
 #: Characters that are looked at in one go before other calls have their turn.
 SLICE: Final = 8_192
@@ -102,7 +103,7 @@ class Redact(Policy[RedactConfig]):
         try:
             await self._mask(slots, masker)
         except DetectorFailed as error:
-            raise failed(error) from error
+            raise self._failed(call, error) from error
         if masker.found and not self.enforce:
             call.no_store("findings")
         if placeholders is not None and placeholders.originals:
@@ -149,7 +150,7 @@ class Redact(Policy[RedactConfig]):
         originals: Mapping[str, str] = call.notes.get(self.name) or {}
         wanted = call.request.body.get("response_format") if originals else None
         return ReplyFilter(
-            self._engine, masker, originals, watch=self._watches or not self.enforce,
+            self._engine, masker, originals, partial(self._failed, call), watch=self._watches or not self.enforce,
             quoted=type(wanted) is dict and wanted.get("type") in ("json_object", "json_schema"),
         )  # fmt: skip
 
@@ -169,6 +170,13 @@ class Redact(Policy[RedactConfig]):
         detectors[name] = detectors.get(name, 0) + 1
         if direction == "reply":
             call.no_store("findings")
+
+    def _failed(self, call: Call, error: DetectorFailed) -> ApiError:
+        """Return the refusal, and tell the operator which detector failed and where; never on what."""
+        call.no_store("findings")  # what was not looked at is not kept, in shadow mode neither
+        fields = {"request_id": call.id, "policy": self.name, "detector": error.args[0]}
+        self.kit.log.error("detector_failed", extra={"fields": fields | describe(error.__cause__ or error)})
+        return failed(error)
 
     def _log(self, call: Call, outcome: Any) -> None:
         fields = {

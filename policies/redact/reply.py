@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.lanes import JsonLane, Lane, PlainLane
-from policies.redact.mask import Masker, failed
+from policies.redact.mask import Masker
 from policies.redact.restore import Originals, Restorer
 from proxy.chunk import CHOICE, ENVELOPE, PIECES, Chunk, Slot
+from proxy.errors import ApiError
 
 #: The order in which one choice's texts come: what is held back of an earlier one goes out before a later one.
 _RANK: Final = {"reasoning": 0, "content": 1, "refusal": 1, "arguments": 2, "input": 2}
@@ -52,7 +53,7 @@ class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
     __slots__ = (
-        "_engine", "_envelope", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_spare", "_texts",
+        "_engine", "_envelope", "_failed", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_spare", "_texts",
         "_waiting", "_watch", "_words",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class ReplyFilter:
         engine: Engine,
         masker: Masker,
         originals: Mapping[str, str],
+        failed: Callable[[DetectorFailed], ApiError],
         *,
         watch: bool,
         quoted: bool = False,
@@ -68,6 +70,7 @@ class ReplyFilter:
         self._engine = engine
         self._masker = masker
         self._originals = Originals(originals) if originals else None
+        self._failed = failed
         self._watch = watch
         #: The caller asked for JSON: content is, and originals have to fit into its strings.
         self._json = quoted
@@ -92,14 +95,14 @@ class ReplyFilter:
         try:
             return self._whole(chunk) if chunk.whole else self._piece(chunk)
         except DetectorFailed as error:
-            raise failed(error) from error
+            raise self._failed(error) from error
 
     def flush(self) -> Iterable[Chunk]:
         """Return what is still held back: a stream that ended without a finish reason."""
         try:
             return self._release(list(self._texts))
         except DetectorFailed as error:
-            raise failed(error) from error
+            raise self._failed(error) from error
 
     # --- whole replies
 
@@ -141,7 +144,7 @@ class ReplyFilter:
         try:
             out = self._feed(text)
         except DetectorFailed as error:
-            raise failed(error) from error
+            raise self._failed(error) from error
         self._waiting = self._spare = None
         held, lane = self._held, self._lane
         if lane is not None and lane.whole:

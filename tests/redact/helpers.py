@@ -65,6 +65,8 @@ class Log:
     def warning(self, event: str, extra: dict[str, Any]) -> None:
         self.lines.append((event, extra["fields"]))
 
+    error = warning
+
 
 def policy(folder: str = ".", enforce: bool = True, **settings: Any) -> Redact:
     """Return the policy as llm.yml would make it, with a kit that records."""

@@ -273,10 +273,16 @@ async def test_a_detector_that_fails_refuses_the_call(monkeypatch: pytest.Monkey
     """Nothing goes upstream that could not be looked at: promise T16."""
     made = policy()
     broken = next(d for d in made._engine.detectors if d.name == "email")
-    monkeypatch.setattr(broken, "check", lambda hit: 1 // 0)
+    monkeypatch.setattr(broken, "check", lambda hit: int(hit.value))
+    asked = call(chat("a@b.io"))
     with pytest.raises(ApiError) as caught:
-        await made.on_request(call(chat("a@b.io")))
+        await made.on_request(asked)
     assert caught.value.code == "policy_unavailable" and "email" in caught.value.message
+    log: Log = made.kit.log  # type: ignore[assignment]
+    ((event, fields),) = log.lines
+    assert event == "detector_failed" and (fields["detector"], fields["error"]) == ("email", "ValueError")
+    assert "a@b" not in str(log.lines)
+    assert asked.store_refused == "findings"
 
 
 async def test_large_bodies_yield() -> None:

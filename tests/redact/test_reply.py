@@ -228,10 +228,14 @@ def test_a_detector_that_fails_ends_the_stream(monkeypatch: pytest.MonkeyPatch) 
     made = policy()
     broken = next(d for d in made._engine.detectors if d.name == "email")
     monkeypatch.setattr(broken, "check", lambda hit: 1 // 0)
-    chosen = made.on_reply(call(chat("hi")))
+    asked = call(chat("hi"))
+    chosen = made.on_reply(asked)
     with pytest.raises(ApiError) as caught:
         list(chosen.feed(delta(content="ann@example.com said ")))
     assert (caught.value.code, caught.value.status) == ("policy_unavailable", 503)
+    log: Log = made.kit.log  # type: ignore[assignment]
+    assert [(event, fields["detector"]) for event, fields in log.lines] == [("detector_failed", "email")]
+    assert asked.store_refused == "findings"
 
 
 PIECES = st.sampled_from(
