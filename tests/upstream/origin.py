@@ -112,7 +112,8 @@ class Origin:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for peer in self.peers:
-            peer.writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # asyncio's, of a transport that has written its rest and closed
+                peer.writer.transport.abort()
         await asyncio.sleep(0.01)
         if self.failed and exc[0] is None:
             raise self.failed[0]
