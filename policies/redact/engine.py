@@ -16,7 +16,7 @@ from typing import Final
 
 from re2 import _re2
 
-from policies.redact.alphabet import LOUD
+from policies.redact.alphabet import LOUD, characters
 from policies.redact.detector import CAP, Detector, compile_union, options
 from policies.redact.escapes import BACKSLASH, ESCAPE, MARGIN, unescaped
 from policies.redact.search import Finding, Look, Trail, Unasked
@@ -61,6 +61,7 @@ class Engine:
         "_plain",
         "_quiet",
         "_set",
+        "_wide",
         "dead",
         "detectors",
         "heads",
@@ -85,6 +86,8 @@ class Engine:
         openings = [detector.node.opening() for detector in far]
         self._far = max((_class(detector) for detector in far), default=0)
         self._openings = compile_union(openings) if openings and all(openings) else None
+        #: How many bytes those reach whose matches begin beyond ASCII.
+        self._wide = max((detector.reach for detector in self.detectors if _beyond(detector)), default=0)
         self._aligned = not any(detector.first for detector in self.detectors)
         self._places = _places(self.detectors)
         self._quiet = all(detector.node.loud() for detector in self.detectors)
@@ -193,6 +196,14 @@ class Engine:
         for place in self._places(text, near, size):
             at = place.start()
             left = size - at
+            if left > self._wide and text[at] > 127:
+                # Scripts without blanks make words as long as sentences: only their end may begin a name.
+                at = size - self._wide
+                if place.end() <= at:
+                    continue
+                while text[at] & 0xC0 == 0x80:
+                    at += 1
+                left = size - at
             for reach, begun in self._open:
                 if left > reach:
                     break
@@ -264,6 +275,13 @@ class Engine:
         if regions:
             findings = _around(sorted(regions, key=_START), findings)
         return decided, findings
+
+
+def _beyond(detector: Detector) -> bool:
+    """Tell whether a match may begin with a character beyond ASCII."""
+    return any(
+        128 in characters(f"(?{head.flags}:{head.raw})" if head.flags else head.raw) for head in detector.node.heads()
+    )
 
 
 def _class(detector: Detector) -> int:

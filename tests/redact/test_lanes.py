@@ -146,6 +146,25 @@ def test_prose_waits_at_most_64_characters() -> None:
     assert worst <= 64, worst
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    ["บริการจะตอบเมื่อลูกค้าขอความช่วยเหลือและเคล็ดลับของคำตอบที่ดีคือการบอกว่าจะต้องทำอะไรต่อไป", "服务在客户寻求帮助时作出回答而好答案的秘诀在于说明下一步该做什么", "サービスはお客様が助けを求めたときに応答します"],
+)  # fmt: skip
+def test_scripts_without_blanks_wait_as_prose_does(sentence: str) -> None:
+    """Words as long as sentences wait for 64 characters at most, and an address at their end is found all the same."""
+    lane, seen, worst = PlainLane(engine(("secrets", "pii")), word), 0, 0
+    prose = sentence * 20
+    for i, char in enumerate(prose):
+        seen += len(lane.feed(char))
+        worst = max(worst, i + 1 - seen)
+    assert worst <= 64, worst
+    for n in (1, 2, 5, 20, 60):
+        text = f"{sentence * n}ann@example.com "
+        whole = through([text])
+        assert whole.endswith("[EMAIL] ") and "example" not in whole
+        assert through(list(text)) == through([text[i : i + 5] for i in range(0, len(text), 5)]) == whole
+
+
 def test_a_character_goes_out_as_soon_as_nothing_can_include_it() -> None:
     """What was held back goes on at once when the next character rules every match out."""
     lane = PlainLane(engine(("secrets", "pii")), word)

@@ -199,7 +199,7 @@ _L: Final = r"\x{C0}-\x{24F}\x{370}-\x{1FFF}\x{3040}-\x{D7FF}\x{F900}-\x{FDFF}"
 DETECTORS: Final = (
     Detector("email", rf"(?:\b[A-Za-z0-9_]|[.!#$%&'*+/=?^`{{|}}~{_L}-])[A-Za-z0-9_.!#$%&'*+/=?^`{{|}}~{_L}-]*"
              rf"@(?:[A-Za-z0-9{_L}](?:[A-Za-z0-9{_L}-]*[A-Za-z0-9{_L}])?\.)+(?:xn--[a-z0-9-]+|[A-Za-z{_L}]{{2,}})",
-             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}-]+\.", aligned=True, core="@", cap=330),
+             group="pii", replacement="[EMAIL]", priority=78, check=_email, hint=rf"@[A-Za-z0-9{_L}-]+\.", aligned=True, core="@", cap=192),
     Detector("credit_card", r"\b(?:4(?:\d{12}|\d{15}|\d{18})|5\d{11,18}|3\d{13,18}|6\d{12,18}|2[27]\d{14}|220\d{13,16}|(?:2131|1\d{3})\d{11}"
              r"|81\d{14,17}|9792\d{12,15})\b|\b(?:[3-6]\d{3}|2[27]\d\d|220\d|81\d\d|9792)[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?\b|\b3\d{3}[ -]\d{6}[ -]\d{4,5}\b",
              group="pii", replacement="[CREDIT_CARD]", priority=74, weight=MEDIUM, check=_card),
