@@ -150,7 +150,7 @@ class ApiRequest:
 
     def texts(self) -> Iterator[Slot]:
         """Yield every string of the request that is not structural, as writable slots."""
-        return iter(slots(self))
+        return slots(self)
 
 
 class ChatRequest(ApiRequest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.chunk import Slot
@@ -50,12 +51,13 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
 }
 
 
-def slots(request: ApiRequest) -> list[Slot]:
-    """Return every string of the request's body that is not structural, as writable slots, in the body's order.
+def slots(request: ApiRequest) -> Iterator[Slot]:
+    """Yield every string of the request's body that is not structural, as writable slots, in the body's order.
 
-    Where nothing is structure the members' names are the caller's words, too: each follows what stands below it.
+    Where nothing is structure the members' names are the caller's words, too: they follow what stands below them. A
+    slot may be written to as it comes.
     """
-    return _leaves(request, request.body, (), _TOP, [])
+    return _leaves(request, request.body, (), _TOP)
 
 
 class Name(Slot):
@@ -82,21 +84,23 @@ class Name(Slot):
         self._owner.touch()
 
 
-def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str], found: list[Slot]) -> list[Slot]:
+def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str]) -> Iterator[Slot]:
+    names: list[str] = []
     for key, value in node.items() if type(node) is dict else enumerate(node):
         kind = type(value)
         if kind is str:
             if key in skip or (key == "url" and value[:5] == "data:" and path[-1:] == ("image_url",)):
                 continue
             label = key if type(key) is str else "content"
-            found.append(Slot(owner, node, key, label, (*path, key)))
+            yield Slot(owner, node, key, label, (*path, key))
         elif kind is dict or kind is list:
             if key in skip and kind is list:
                 continue
             below = skip
             if skip is not _FREE and isinstance(key, str):
                 below = _BELOW.get(key, skip if path else _STRUCTURAL if key in _SHAPED else _FREE)
-            _leaves(owner, value, (*path, key), below, found)
+            yield from _leaves(owner, value, (*path, key), below)
         if type(key) is str and (skip is _FREE or (not path and key not in _KNOWN)) and not key.isdigit():
-            found.append(Name(owner, node, key, "name", (*path, key)))
-    return found
+            names.append(key)
+    for name in names:
+        yield Name(owner, node, name, "name", (*path, name))

@@ -7,7 +7,9 @@ piece to its last. However the text is cut, what comes out is the same in the en
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Final, Protocol
 
 import orjson
@@ -210,7 +212,8 @@ class JsonLane:
         decided, findings = self._engine.decide(buffer, start, final, self._trail)
         if decided == start and not final:
             return ""
-        out = self._emit(decided, self._words(findings) if findings else [])
+        starts = list(accumulate((piece.size for piece in self._pieces), initial=start))
+        out = self._emit(decided, self._words(findings, starts) if findings else [], starts)
         if decided > _KEEP:
             self._buffer = buffer[decided - MARGIN :]
             self._trail.shift(decided - MARGIN)
@@ -287,11 +290,13 @@ class JsonLane:
         meant.append(char)
         return None
 
-    def _words(self, findings: Sequence[Finding]) -> list[tuple[int, int, str]]:
+    def _words(self, findings: Sequence[Finding], starts: Sequence[int]) -> list[tuple[int, int, str]]:
         """Return what replaces which part of the buffer, for the findings that touch a string."""
         words = []
         for low, high, detector in findings:
-            raw = "".join(part for part, inside, _ in self._parts(low, high) if inside or self._gone(part, high))
+            raw = "".join(
+                part for part, inside, _ in self._parts(low, high, starts) if inside or self._gone(part, high)
+            )
             if not raw:
                 continue
             try:
@@ -307,35 +312,37 @@ class JsonLane:
         """Tell whether a part outside of strings goes, too, with a finding that ends at ``high``: never a quote."""
         return self._stray is not None and high > self._stray and part != '"'
 
-    def _parts(self, low: int, high: int) -> Iterator[tuple[str, bool, int]]:
-        """Yield the raw text between two offsets of the buffer, piece by piece, with each part's offset."""
-        at = self._start
-        for piece in self._pieces:
-            end = at + piece.size
+    def _parts(self, low: int, high: int, starts: Sequence[int]) -> Iterator[tuple[str, bool, int]]:
+        """Yield the raw text between two offsets of the buffer, piece by piece, with each part's offset.
+
+        ``starts``: where each piece begins.
+        """
+        for n in range(max(0, bisect_right(starts, low) - 1), len(self._pieces)):
+            piece, at = self._pieces[n], starts[n]
             if at >= high:
                 return
+            end = at + piece.size
             if end > low:
                 if piece.plain and (at < low or end > high):
                     raw = piece.raw.encode(*_CODEC)[max(0, low - at) : high - at].decode(*_CODEC)
                     yield raw, piece.inside, max(at, low)
                 else:
                     yield piece.raw, piece.inside, at
-            at = end
 
-    def _emit(self, decided: int, words: list[tuple[int, int, str]]) -> str:
+    def _emit(self, decided: int, words: list[tuple[int, int, str]], starts: Sequence[int]) -> str:
         out: list[str] = []
         at = self._start
         for low, high, word in words:
-            out += (raw for raw, _, _ in self._parts(at, low))
+            out += (raw for raw, _, _ in self._parts(at, low, starts))
             put = False
-            for raw, inside, _ in self._parts(low, high):
+            for raw, inside, _ in self._parts(low, high, starts):
                 if not inside and not self._gone(raw, high):
                     out.append(raw)
                 elif not put:
                     out.append(word)
                     put = True
             at = high
-        out += (raw for raw, _, _ in self._parts(at, decided))
+        out += (raw for raw, _, _ in self._parts(at, decided, starts))
         self._drop(decided)
         return "".join(out)
 

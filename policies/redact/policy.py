@@ -25,6 +25,8 @@ from proxy.telemetry.log import describe
 
 #: Characters that are looked at in one go before other calls have their turn.
 SLICE: Final = 8_192
+#: What a text costs beyond its characters, in characters.
+SLOT: Final = 64
 
 
 class Redact(Policy[RedactConfig]):
@@ -95,13 +97,19 @@ class Redact(Policy[RedactConfig]):
                 "send their content as text.",
                 param=call.request.main,
             )
-        slots = list(call.request.texts())
         placeholders = None
         if self.config.mode == "restore" and self.enforce:
-            placeholders = Placeholders([slot.text for slot in slots])
+            placeholders = Placeholders()
+            busy = 0
+            for slot in call.request.texts():
+                text = slot.text
+                placeholders.skip(text)
+                if (busy := busy + len(text) + SLOT) > 4 * SLICE:
+                    busy = 0
+                    await asyncio.sleep(0)
         masker = self._masker(call, "request", self._actions, placeholders)
         try:
-            await self._mask(slots, masker)
+            await self._mask(call.request.texts(), masker)
         except DetectorFailed as error:
             raise self._failed(call, error) from error
         if masker.found and not self.enforce:
@@ -115,7 +123,7 @@ class Redact(Policy[RedactConfig]):
         for slot in slots:
             text = slot.text
             size = len(text)
-            busy += size
+            busy += size + SLOT
             trail = Trail(levels, total)
             if size <= SLICE and slot.kind != "arguments":
                 # The common case: looked at in one go.

@@ -21,10 +21,17 @@ class Placeholders:
     __slots__ = ("_given", "_next", "_used", "originals")
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._used = {m.group() for text in texts if "[" in text for m in _NUMBERED.finditer(text)}
+        self._used: set[str] = set()
         self._given: dict[tuple[str, str], str] = {}
         self._next: dict[str, int] = {}
         self.originals: dict[str, str] = {}
+        for text in texts:
+            self.skip(text)
+
+    def skip(self, text: str) -> None:
+        """Take note of the placeholders that ``text`` holds itself."""
+        if "[" in text:
+            self._used.update(match[0] for match in _NUMBERED.finditer(text))
 
     def give(self, word: str, original: str) -> str:
         """Return the placeholder for ``original``, the same for the same text."""

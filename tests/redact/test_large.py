@@ -1,0 +1,59 @@
+"""Large bodies of odd shapes leave the loop to others, and cost what their size costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.redact.helpers import call, chat, policy
+
+
+async def stall(body: dict[str, Any], mode: str) -> tuple[float, float]:
+    """Return the longest time in which nothing else ran, and the whole time, in seconds of CPU."""
+    made = policy(mode=mode)
+    await made.on_request(call(chat("a@b.io")))
+    asked = call(body)
+    worst, last, done = 0.0, 0.0, False
+
+    async def watch() -> None:
+        nonlocal worst, last
+        while not done:
+            now = time.process_time()
+            worst, last = max(worst, now - last), now
+            await asyncio.sleep(0)
+
+    last = started = time.process_time()
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    await made.on_request(asked)
+    whole = time.process_time() - started
+    done = True
+    await watcher
+    return worst, whole
+
+
+@pytest.mark.parametrize("mode", ["mask", "restore"])
+async def test_many_small_texts_yield(mode: str) -> None:
+    """A body of a hundred thousand short strings stalls nobody: they are found as they are looked at."""
+    body = {**chat("x"), "x_rows": [{"a": "hello", "b": "world"} for _ in range(50_000)]}
+    worst = min([(await stall(body, mode))[0] for _ in range(2)])
+    assert worst < 0.05, worst
+
+
+async def test_arguments_dense_with_findings_cost_what_their_size_costs() -> None:
+    """A tool's arguments with a finding in each of many short members take as long as their length says."""
+
+    def body(rows: int) -> dict[str, Any]:
+        text = json.dumps([{"name": "x\n", "mail": f"u{i}@example.com"} for i in range(rows)])
+        made = chat("x")
+        made["messages"].append(
+            {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": text}}]}
+        )
+        return made
+
+    whole = min([(await stall(body(2_000), "mask"))[1] for _ in range(2)])
+    assert whole < 0.2, whole  # some 40 microseconds for each; it was 200
