@@ -22,7 +22,7 @@ from proxy.call import Call, Outcome
 from proxy.clock import Clock
 from proxy.config.custom import make
 from proxy.config.globs import literal
-from proxy.decisions import Step
+from proxy.decisions import Step, thrown_in
 from proxy.pipeline import build_steps
 from proxy.providers.base import Provider, ProviderSettings, Target
 from proxy.route import Router
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from proxy.prices import Prices
 
 _MAX_BACKGROUND: Final = 1_000
+_LONGEST_CLOSE: Final = 2.0
 _MAX_SERIES: Final = 2_048
 
 
@@ -59,14 +60,17 @@ class Background:
             work.close()
             self._log.warning("background_work_dropped")
             return None
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(self._run(work))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BaseException as error:  # a task that lets SystemExit through ends the process
+            if thrown_in(error):
+                raise
             self._log.warning("background_work_failed", extra={"fields": describe(error)})
 
     async def aclose(self, deadline: float) -> None:
@@ -225,7 +229,13 @@ class Runtime:
             if id(entry) not in kept:
                 await entry.upstream.aclose()
         for policy in self.policies:
-            await policy.aclose()
+            try:
+                async with asyncio.timeout(_LONGEST_CLOSE):
+                    await policy.aclose()
+            except BaseException as error:
+                if thrown_in(error):
+                    raise
+                self.log.warning("policy_not_closed", extra={"fields": {"policy": policy.name, **describe(error)}})
 
 
 def _allowed(config: Any) -> Iterator[str]:

@@ -184,6 +184,24 @@ class Header(Policy):
             raise Refused(403, "odd", "no \ud800 text", headers=[("x-count", 3)])  # type: ignore[list-item]
 
 
+class Leaves(Policy):
+    """Start work that ends badly, and do not close well either."""
+
+    class Config(PolicyConfig):
+        how: str
+
+    async def on_request(self, call: Call) -> None:
+        self.kit.background(self._end())
+
+    async def aclose(self) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        if self.config.how == "hangs":
+            await asyncio.sleep(60)
+        raise {"exit": SystemExit, "error": RuntimeError}[self.config.how]("secret text")
+
+
 class DropsAll(Policy):
     """Let nothing of an answer through."""
 

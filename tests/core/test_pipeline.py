@@ -208,6 +208,21 @@ async def test_a_deadline_whose_action_fails_stops_no_other():
     assert sorted(told) == ["broken", "broken", "works", "works"]
 
 
+@pytest.mark.parametrize("how", ["exit", "error", "hangs"])
+async def test_background_work_and_closing_end_nothing_but_themselves(how, monkeypatch):
+    """Work in the background or an `aclose` that exits, raises or hangs is logged; the sidecar serves, and stops in time."""
+    monkeypatch.setattr("proxy.runtime._LONGEST_CLOSE", 0.1)
+    async with inline(policies(("Leaves", {"how": how}), ("Marker", {}))) as side:
+        for _ in range(2):
+            assert (await side.chat()).status_code == 200
+        assert len(await side.lines("background_work_failed")) == (0 if how == "hangs" else 2)
+        began = asyncio.get_running_loop().time()
+        await side.side.runtime.aclose()
+        assert asyncio.get_running_loop().time() - began < 2
+        assert len(await side.lines("policy_not_closed")) == 1
+        await side.side.runtime.shared.background.aclose(0.1)
+
+
 async def test_no_policy_is_asked_once_the_client_has_left():
     """A policy that swallows its cancel keeps nobody alive: those below are not asked, nothing goes upstream."""
     async with inline(policies("Swallows", ("Marker", {"mark": "below"}))) as side:
