@@ -205,6 +205,9 @@ class Replayed:
     def settle(self) -> None:
         return
 
+    def pause(self) -> None:
+        return
+
     def fail(self, error: ApiError) -> None:
         self.abort()
 

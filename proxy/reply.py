@@ -110,12 +110,14 @@ async def send_stream(
             if size and wire.paused:
                 if call.audience is None:
                     batch = ()  # a slow reader holds what it was sent once, not three times
+                    source.pause()
                     await rest(wire.drain())
                 else:
                     behind = await rest(_room(call, wire, behind + size))
             if pump is not None:
                 await pump(take, words if filters or wire.started else None, usage=wants_usage)
                 if wire.paused:
+                    source.pause()
                     await rest(wire.drain())
             batch = None if source.whole else await source.next()
         held: Sequence[Chunk] = filters.flush() if filters else ()

@@ -156,6 +156,10 @@ class Source:
         if self._thrown is not None:
             raise self._thrown
 
+    def pause(self) -> None:
+        """Let the upstream wait, for its reader does."""
+        self._reply.pause()
+
     def _arrived(self, data: bytes) -> None:
         """Decode, meter and hand on what arrived: all in one go, nothing awaited."""
         began = monotonic()

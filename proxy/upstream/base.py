@@ -82,6 +82,9 @@ class UpstreamReply(ABC):
         """Wait until the sink was taken away, or the reply ended. Cancelling closes the connection."""
         raise NotImplementedError
 
+    def pause(self) -> None:  # noqa: B027 - a reply that is read on demand has nothing to pause
+        """Let the network wait until somebody reads again: what it brings meanwhile would only lie in memory. Optional."""
+
     async def body(self, limit: int) -> bytes:
         """Return the whole (rest of the) body; raise ``upstream_invalid_response`` above ``limit`` bytes."""
         length = self.headers.get("content-length", "")

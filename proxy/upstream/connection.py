@@ -149,6 +149,13 @@ class Connection(asyncio.BufferedProtocol, Watched):
         self._room = min(self._room, LINGER_BYTES)
         self._until = self.deadline = min(self._until, self._now() + LINGER_SECONDS)
 
+    def pause(self) -> None:
+        """Read nothing for now: it is our side that keeps the other waiting, until the total limit."""
+        if not self.paused and self._transport is not None:
+            self.paused = True
+            self._transport.pause_reading()
+        self.deadline = self._until
+
     def resume(self) -> None:
         """Read on: the owner took what was queued."""
         self.paused = False
@@ -241,7 +248,7 @@ class Connection(asyncio.BufferedProtocol, Watched):
                 self._arm(self._limits.idle)
             return
         elif reply.queued >= HIGH_WATER:
-            self._pause()
+            self.pause()
         else:
             self._arm(self._limits.idle)
             if reply.sink is not None:
@@ -364,12 +371,6 @@ class Connection(asyncio.BufferedProtocol, Watched):
                 self._received(data[room:])
         else:
             self._fail(reply, faults.invalid(f"its head is larger than {MAX_HEAD} bytes", retryable=True))
-
-    def _pause(self) -> None:
-        if not self.paused and self._transport is not None:
-            self.paused = True
-            self._transport.pause_reading()
-        self.deadline = self._until  # it is our side now that keeps the other waiting
 
     def _finish(self, reply: RawReply) -> None:
         self._reply = None

@@ -95,6 +95,8 @@ class RawReply(UpstreamReply):
                 return b""
             if self.error is not None:
                 raise self.error
+            if (conn := self.conn) is not None and conn.paused:
+                conn.resume()
             try:
                 await self.waiter()  # wait(), without its frame
             except BaseException:
@@ -118,7 +120,13 @@ class RawReply(UpstreamReply):
         if self._pieces or self.complete or self.error is not None:
             return False
         self.sink = sink
+        if (conn := self.conn) is not None and conn.paused:
+            conn.resume()
         return True
+
+    def pause(self) -> None:
+        if self.conn is not None:
+            self.conn.pause()
 
     async def pushed(self) -> None:
         while self.sink is not None and not self.complete and self.error is None:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from proxy.errors import UpstreamError
+from proxy.upstream.base import Timeouts
 from proxy.upstream.client import RawUpstream
 from proxy.upstream.pool import keep_seconds
 from tests.upstream.conftest import KEY, Connect, ask, post
@@ -130,6 +131,29 @@ async def test_stale_connections_are_retried_once(raw: Connect) -> None:
         assert len(origin.peers) == 3
 
 
+async def test_the_second_attempt_is_the_last(raw: Connect) -> None:
+    """A server that is gone for good sees a stale request once more and no further: one retry, however it ends."""
+    served = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal served
+        await peer.request()
+        served += 1
+        if served == 1:
+            peer.write(whole(b"ok"))
+            await peer.request()
+        peer.rst()
+
+    asked: list[int] = []
+    async with Origin(script) as origin:
+        upstream = raw(origin.url, allow_retry=lambda: not asked.append(1))
+        assert await ask(upstream) == (200, b"ok")
+        with pytest.raises(UpstreamError) as caught:
+            await ask(upstream)
+        assert caught.value.code == "upstream_unreachable"
+        assert (len(origin.peers), asked) == (2, [1])
+
+
 async def test_stale_retries_ask_the_budget(raw: Connect) -> None:
     """With the retry budget spent there is no second attempt: upstream_unreachable, retryable."""
     asked = []
@@ -235,6 +259,38 @@ async def test_nothing_is_read_ahead_without_bound(raw: Connect) -> None:
             size += len(piece)
             assert len(piece) <= 128 * 1024
         assert size == 50_000_000
+
+
+@pytest.mark.parametrize("push", [False, True])
+async def test_a_paused_reply_leaves_the_rest_to_the_network(raw: Connect, push: bool) -> None:
+    """pause(): while its reader waits for somebody else, a reply takes nothing in; read or pushed again, it flows on."""
+    quick = Timeouts(connect=2, first_byte=2, idle=0.2, total=10)
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        peer.write(OK + b"content-length: 20000000\r\n\r\n")
+        for _ in range(200):
+            peer.write(b"x" * 100_000)
+            await peer.writer.drain()
+
+    async with Origin(script) as origin:
+        reply = await raw(origin.url, quick).send(post(), KEY)
+        size = len(await reply.read())
+        reply.pause()
+        queued = reply.queued
+        await asyncio.sleep(0.4)  # longer than a silence of the server's may last
+        assert reply.queued == queued
+        if push:
+            while (piece := reply.read_nowait()) is not None:
+                size += len(piece)
+                reply.pause()
+            taken: list[bytes] = []
+            assert reply.push_to(taken.append)
+            await reply.pushed()
+            size += sum(map(len, taken))
+        while piece := await reply.read():
+            size += len(piece)
+        assert size == 20_000_000
 
 
 async def test_read_nowait_takes_what_is_there(raw: Connect) -> None:
