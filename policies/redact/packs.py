@@ -27,6 +27,8 @@ _RULE: Final = frozenset(
 _ALLOW: Final = frozenset(
     ("id", "description", "condition", "regexTarget", "regexes", "stopwords", "paths", "commits", "targetRules")
 )
+#: Bits that a character can have.
+_MOST: Final = 8
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 Allowed = Callable[[Hit, str], bool]
 
@@ -46,20 +48,35 @@ class Pack:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise PackError(f"the rule pack {name} is not TOML: {error}") from None
-        self._only(data, _TOP, "the file")
+        for key in data:
+            if key not in _TOP:
+                why = "list the files it names in `packs`" if key == "extend" else "take it out"
+                raise PackError(f"the rule pack {name}: `{key}` cannot be honoured here; {why}")
         everywhere = [self._allowlist(raw, "the global allowlist") for raw in _listed(data)]
         rules = data.get("rules", [])
         if not isinstance(rules, list) or not rules:
             raise PackError(f"the rule pack {name} has no [[rules]]")
         seen: set[str] = set()
+        faults: list[str] = []
         for raw in rules:
             rule = raw.get("id") if isinstance(raw, dict) else None
             if not isinstance(rule, str) or not rule:
                 raise PackError(f"the rule pack {name} has a rule without an `id`")
-            if rule in seen:
-                raise self._bad(rule, "it is there twice")
+            try:
+                if rule in seen:
+                    raise self._bad(rule, "it is there twice")
+                self._rule(rule, raw, [(targets, allow) for targets, allow in everywhere if allow is not None])
+            except PackError as error:  # all of them at once: nobody wants to mend a pack rule by rule
+                faults.append(str(error))
             seen.add(rule)
-            self._rule(rule, raw, [(targets, allow) for targets, allow in everywhere if allow is not None])
+        faults += [
+            str(self._bad(target, "an allowlist's `targetRules` names it, but there is no such rule"))
+            for targets, _ in everywhere
+            for target in targets
+            if target not in seen
+        ]
+        if faults:
+            raise PackError("\n".join(faults))
 
     def _bad(self, rule: str, why: str) -> PackError:
         return PackError(f"the rule pack {self.name}, rule `{rule}`: {why}")
@@ -71,22 +88,23 @@ class Pack:
 
     def _rule(self, rule: str, raw: dict[str, Any], everywhere: list[tuple[tuple[str, ...], Allowed]]) -> None:
         self._only(raw, _RULE, rule)
-        if "regex" not in raw:
-            if "path" not in raw:
+        if not raw.get("regex"):
+            if not raw.get("path"):
                 raise self._bad(rule, "it has no `regex`")
             self.warnings.append(f"{self.name}: the rule `{rule}` looks at paths only and was skipped")
             return
         if raw.get("path"):
             raise self._bad(
-                rule, "it is bound to a `path`, which a prompt does not have; take out the path or the rule"
+                rule,
+                "it is bound to a `path`, which a prompt does not have; take out the path (it then holds everywhere) or the rule",
             )
         wanted = raw.get("entropy", 0)
         group = raw.get("secretGroup", 0)
         keywords = raw.get("keywords", [])
         if not isinstance(raw["regex"], str):
             raise self._bad(rule, "`regex` must be a string")
-        if isinstance(wanted, bool) or not isinstance(wanted, int | float):
-            raise self._bad(rule, "`entropy` must be a number")
+        if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 <= wanted <= _MOST:
+            raise self._bad(rule, f"`entropy` must be a number from 0 to {_MOST}")
         if type(group) is not int:
             raise self._bad(rule, "`secretGroup` must be a whole number")
         if not _strings(keywords):
@@ -127,6 +145,8 @@ class Pack:
         regexes, stopwords, targets = (raw.get(key, []) for key in ("regexes", "stopwords", "targetRules"))
         if not (_strings(regexes) and _strings(stopwords) and _strings(targets)):
             raise self._bad(name, "`regexes`, `stopwords` and `targetRules` must be lists of strings")
+        if "" in regexes or "" in stopwords:
+            raise self._bad(name, "an allowlist holds an empty string, which would allow everything")
         every = condition in ("AND", "&&")
         if every and (raw.get("paths") or raw.get("commits")):
             return tuple(targets), None  # it could never apply

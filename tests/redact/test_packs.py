@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from policies.redact.engine import Engine
 from policies.redact.packs import Pack, PackError
+from policies.redact.whole import substitute
 from tests.redact.helpers import call, chat, policy
 
 PACK = r"""
@@ -81,7 +83,12 @@ async def test_a_pack_masks_as_its_rules_say(tmp_path: Path) -> None:
         ((r"id=(\w+);key=(\w{6,})", r"(a*)(b*)"), "acme-pair.*empty"),
         (('condition = "AND"', 'condition = "XOR"'), "acme-token.*XOR"),
         (('regexTarget = "match"', 'regexTarget = "file"'), "acme-token.*file"),
-        (('title = "the house\'s rules"', "[extend]\nuseDefault = true"), "extend"),
+        (('title = "the house\'s rules"', "[extend]\nuseDefault = true"), "extend.*packs"),
+        (("secretGroup = 2", "skipReport = true"), "acme-pair.*skipReport"),
+        (("secretGroup = 2", "[[rules.required]]\nid = 'acme-token'"), "acme-pair.*required"),
+        (("secretGroup = 2", "entropy = inf"), "acme-pair.*entropy"),
+        (('stopwords = ["example"]', 'stopwords = [""]'), "acme-token.*empty"),
+        (("regexes = ['''^acme_0000''']", 'regexes = ["x"]\ntargetRules = ["acme-pear"]'), "acme-pear.*no such rule"),
         (("[[rules]]", "[[rules"), "not TOML"),
     ],
 )
@@ -90,6 +97,46 @@ def test_what_cannot_be_honoured_is_an_error(change: tuple[str, str], says: str)
     assert change[0] in PACK
     with pytest.raises(PackError, match=f"(?s)acme.toml.*(?:{says})"):
         made(PACK.replace(*change, 1))
+
+
+def test_all_faults_of_a_pack_are_told_at_once() -> None:
+    """Whoever brings a large pack mends it once, not rule by rule."""
+    pack = PACK.replace("secretGroup = 2", "path = 'x'") + "[[rules]]\nid = 'acme-more'\nregex = '(?=x)y'\n"
+    with pytest.raises(PackError, match=r"(?s)acme-pair.*path.*\n.*acme-more"):
+        made(pack)
+
+
+def test_what_real_packs_hold_loads() -> None:
+    """Groups with names, flags inside, both spellings of allowlists and empty fields are the format's."""
+    pack = r"""
+[[allowlists]]
+targetRules = ["one"]
+stopwords = ["sample"]
+[[rules]]
+id = "one"
+description = "d"
+tags = ["key", "acme"]
+regex = '(?i)acme[_-](?P<key>[[:alnum:]]{12})(?-i:Z)\z'
+path = ""
+keywords = ["ACME"]
+[rules.allowlist]
+regexTarget = "line"
+regexes = ["ignore me"]
+[[rules]]
+id = "two"
+regex = ""
+path = "x$"
+"""
+    chosen = made(pack)
+    assert [d.name for d in chosen.detectors] == ["one"] and "two" in chosen.warnings[0]
+    found = Engine(chosen.detectors)
+    for text, masked in {
+        "acme_a1b2c3d4e5f6Z": "acme_[ONE]Z",
+        "acme_a1b2c3d4e5f6z": "acme_a1b2c3d4e5f6z",
+        "acme_sampleb1c2d3Z": "acme_sampleb1c2d3Z",
+        "ignore me: acme_a1b2c3d4e5f6Z": "ignore me: acme_a1b2c3d4e5f6Z",
+    }.items():
+        assert substitute(text.encode(), found.decide(text.encode(), 0, True)[1]) == masked
 
 
 def test_a_missing_pack_is_an_error() -> None:
