@@ -86,8 +86,9 @@ _ISSUERS: Final = (
     (re.compile("2(?:22[1-9]|2[3-9]|[3-6]|7[01]|720)"), (16,)),
     (re.compile("3[47]"), (15,)),
     (re.compile("3(?:0[0-59]|[689])"), (14, 16, 17, 18, 19)),
-    (re.compile("35(?:2[89]|[3-8])"), (16, 17, 18, 19)),
+    (re.compile("35"), (16, 17, 18, 19)),
     (re.compile("6"), (16, 13, 14, 15, 17, 18, 19)),
+    (re.compile("0604|6304|639|67"), (12,)),
     (re.compile("2131|1800|1[0-9]"), (15,)),
     (re.compile("81|220[0-4]|9792"), (16, 17, 18, 19)),
 )
@@ -126,8 +127,8 @@ _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _RIPPLE58: Final = "rpshnaf39wBUDNEGHJKLM4PQRST7VWXYZ2bcdeCg65jkm8oFqi1tuvAxyz"
 
 
-def base58check(text: str, alphabet: str = _BASE58) -> bool:
-    """Tell whether ``text`` is 21 bytes in base 58 with the right checksum (Bitcoin and its kin)."""
+def base58check(text: str, alphabet: str = _BASE58, size: int = 21) -> bool:
+    """Tell whether ``text`` is ``size`` bytes in base 58 with the right checksum (Bitcoin and its kin: 21)."""
     number = 0
     for char in text:
         digit = alphabet.find(char)
@@ -135,10 +136,10 @@ def base58check(text: str, alphabet: str = _BASE58) -> bool:
             return False
         number = number * 58 + digit
     try:
-        raw = number.to_bytes(25, "big")
+        raw = number.to_bytes(size + 4, "big")
     except OverflowError:
         return False
-    return hashlib.sha256(hashlib.sha256(raw[:21]).digest()).digest()[:4] == raw[21:]
+    return hashlib.sha256(hashlib.sha256(raw[:size]).digest()).digest()[:4] == raw[size:]
 
 
 def ripple(text: str) -> bool:

@@ -9,11 +9,22 @@ from typing import Final
 from policies.redact.checks import classes, entropy, repetitive, spotter
 from policies.redact.detector import Hit, Verdict
 
-_DUMMY: Final = spotter(
+_DUMMY: Final = (
     r"(?i)^(?:[<({\[$%#*].*|.*(?:\$\{|\{\{|<%|\.\.\.$|x{5,}|\*{3,}).*|.*(?:your[_-]|placeholder|insert[_-]|change[_-]?me|replace[_-]"
-    r"|redacted|[_-]here$|^here[_-]).*|.*\bfake.*|.*afake.*|(?:my|the|some|a|an|not|user|your|new|old|db)?[_-]?"
+    r"|redacted|[_-]here$|^here[_-]).*|.*\bfake.*|.*afake.*|(?:(?:my|the|some|a|an|not|user|your|new|old|db|test|api|auth|access|app|client|mock)[_-]?){0,4}"
     r"(?:password|passwd|pass|pwd|secret|token|api[_-]?key|key|example|sample|dummy|todo|tbd|na|n/a|foo|bar|test)s?)$"
 )
+#: What code, templates and schemas write where a value would stand: a look-up, a call, a reference into a vault, a type.
+_EXPRESSION: Final = (
+    r"^(?:(?:self|this|args|env|ENV|var|local|module|data|secrets?|settings|config|conf|cfg|process|os|import|request|req|Rails|app|props"
+    r"|opts|options|params|ctx|context|Deno|std|sys|System|credentials?|keyring)(?:\.|::|->|\[)[A-Za-z_.:\[\]()'\"/#>-]*\d?\)?;?"
+    r"|(?:vault|ref\+\w{1,20}|op|ssm|arn|secretsmanager|azurekeyvault|gcp|sm|file|env):[A-Za-z_/].*|[A-Za-z_]+\d?\([^()]*\);?"
+    r"|[A-Za-z_]+(?:(?:\.|::|->)[A-Za-z_]+)+[\[(].*|[A-Za-z_]+\[[\"'A-Za-z_, .]*\];?|!(?:Ref|Sub|GetAtt|ImportValue|secret|vault|env)\b.*|@[a-z]+"
+    r"|ENC\[.*|(?:String|Int|ID|Boolean|Float)!|(?:required|nullable|sometimes|string|optional)\|.*)$"
+)
+_NO_VALUE: Final = spotter(rf"{_EXPRESSION}|{_DUMMY}")
+#: A release, or a range of them, of a package that bears such a name: ``"minipass": "^7.1.2"``.
+_RELEASE: Final = re.compile(r"[~^<>=v]{0,2}\d{1,4}\.\d{1,4}(?:\.(?:\d{1,4}|x|\*))?(?:-[a-z]+\.?\d*)?").fullmatch
 #: Words that code and prose put where a value would stand.
 _SPELLED: Final = """
 lambda def del import from print yield raise with try except pass bytearray secretstr func fn struct enum interface
@@ -23,7 +34,7 @@ default auto void char varchar self this env environ config settings params args
 output type value hidden masked encrypted hashed plain plaintext unknown function async await return new var let
 const class public private the a an is are was be must should can will may and or if not for to of in with your our
 my their its it that which how what when where who only also please enter provide use using contains based first
-last next same other following
+last next same other following include omit same-origin anonymous basic bearer
 """
 _WORDS: Final = frozenset(_SPELLED.split())
 _CODE: Final = spotter(
@@ -39,7 +50,12 @@ UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 def dummy(value: str) -> bool:
     """Tell whether ``value`` only stands in for a secret: ``<token>``, ``${TOKEN}``, ``your-key-here``, ``****``."""
-    return _DUMMY(_ends(value)) and value != "secret"
+    return _NO_VALUE(_ends(value)) and value != "secret"
+
+
+def told(value: str) -> bool:
+    """Tell whether ``value``, which stands where only a secret stands, is one: no placeholder, no keyword."""
+    return not dummy(value) and value.lower() not in _WORDS
 
 
 def _ends(value: str) -> bytes:
@@ -63,7 +79,7 @@ def assigned(hit: Hit) -> Verdict:
 
 
 def _quoted(value: str, name: str) -> bool:
-    if dummy(value) or len(value) < 3 or value.lower() in _WORDS:
+    if len(value) < 3 or not told(value) or _RELEASE(value):
         return False
     if " " in value:  # a passphrase, or prose: only the first mixes letters and digits in one word
         return value.count(" ") < 6 and bool(_MIXED.search(value))
@@ -144,6 +160,10 @@ def random_token(value: str) -> bool:
 
 def _mixed(value: str, size: int) -> bool:
     lower, upper, numbers, other = classes(value)
+    if upper > 1 and numbers * 4 < size and sum(map(len, _HUMPS(value))) * 20 > size * 13:
+        return False
+    if numbers == 0 and sum(map(len, _SYLLABLES(value))) * 4 > size * 3:
+        return False
     if numbers == 0:
         return (
             size >= 24
@@ -166,13 +186,17 @@ def _mixed(value: str, size: int) -> bool:
             return False
         if len(longest) >= 10 and longest.isalpha() and _switches(longest) * 4 < len(longest):
             return False
-        if all(p.isalpha() or p.isdigit() for p in parts) and not (size > 30 and _switches(value) * 3 > size):
+        if all(map(_WORDLIKE, parts)) and not (size > 30 and _switches(value) * 3 > size):
             return False
     return entropy(value) >= 3.2
 
 
+#: The words of a name in camel case.
+_HUMPS: Final = re.compile("[A-Z]?[a-z]{3,}").findall
+_SYLLABLES: Final = re.compile("[A-Z]?[a-z]{2,}").findall
 _HEX: Final = re.compile("[0-9a-fA-F]+").fullmatch
 _PARTS: Final = re.compile(r"[^A-Za-z0-9]+").split
+_WORDLIKE: Final = re.compile(r"[A-Za-z]*|[A-Za-z]{3,}\d{1,3}|\d*").fullmatch
 _MIXED_PART: Final = re.compile(r"\d.*[A-Za-z]|[A-Za-z].*\d", re.DOTALL).search
 _KINDS: Final = bytes(
     ord("d" if chr(b) in digits else "u" if chr(b) in ascii_uppercase else "l" if chr(b) in ascii_lowercase else "o")

@@ -270,7 +270,7 @@ def test_words_that_pass_keep_their_event() -> None:
     """An event that waits for the next one goes on as it came; only a changed or cut text makes a new one."""
     chosen = policy().on_reply(call(chat("hi")))
     list(chosen.feed(delta(content="Well")))
-    events = [(word, b"data: %d\n\n" % n) for n, word in enumerate((" all", " token", " is", " well"))]
+    events = [(word, b"data: %d\n\n" % n) for n, word in enumerate((" all", " things", " are", " well"))]
     heard = [chosen.hear(word, event, 0) for word, event in events]
     assert heard == ["Well", *(event for _, event in events[:-1])]
     assert chosen.hear("x", b"", 1) is None  # another choice's text is not this one's

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from policies.redact.detector import Detector
-from policies.redact.groups import forms, generic, network, pii, project, services
+from policies.redact.groups import context, forms, generic, network, pii, project, services
 
 GROUPS: Final[dict[str, tuple[Detector, ...]]] = {
-    "secrets": services.DETECTORS + generic.DETECTORS + forms.DETECTORS,
+    "secrets": services.DETECTORS + generic.DETECTORS + context.DETECTORS + forms.DETECTORS,
     "pii": pii.DETECTORS,
     "network": network.DETECTORS,
     "project": project.DETECTORS,

@@ -9,7 +9,7 @@ from typing import Final
 
 from policies.redact.checks import classes, entropy, repetitive, spotter
 from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
-from policies.redact.values import UUID, assigned, dummy, random_token
+from policies.redact.values import UUID, assigned, dummy, told
 
 _QUOTE: Final = r"""(?:\\{0,4}["'`])"""
 #: Between a name and its value: YAML, JSON (escaped, too), shell, Go, Ruby, make, headers.
@@ -30,7 +30,7 @@ def _core(words: str) -> str:
 
 
 _API: Final = (
-    "api[_-]?key|secret|token|access[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key|master[_-]?key"
+    "api[._-]?key|secret|token|access[._-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key|master[_-]?key"
     "|auth[_-]?key|account[_-]?key|app(?:lication)?[_-]?key|service[_-]?key|licen[cs]e[_-]?key|shared[_-]?key"
     "|storage[_-]?key|consumer[_-]?key|webhook[_-]?key|deploy[_-]?key|admin[_-]?key|credentials?|secret[_-]?id"
     "|sharedaccesskey|signature"
@@ -39,9 +39,7 @@ _AUTH: Final = (
     "(?:session|refresh|access|auth|id|bearer|csrf|xsrf|oauth|login|sso)[_-]?token|session[_-]?(?:id|key)|j?sessionid"
     "|phpsessid|connect\\.sid|auth[_-]?cookie"
 )
-_PASSWORD: Final = (
-    "password|passwort|passwd|passphrase|contrase(?:n|ñ)a|mot[ _-]?de[ _-]?passe|senha|wachtwoord|pwd|pass|pw"
-)
+_PASSWORD: Final = "password|passwort|passwd|passphrase|contrase(?:n|ñ)a|mot[ _-]?de[ _-]?passe|senha|wachtwoord|kennwort|heslo|has(?:l|ł)o|l(?:o|ö)senord|adgangskode|salasana|pwd|psk|pass|pw"
 
 
 def _auth(hit: Hit) -> Verdict:
@@ -84,15 +82,16 @@ def _password(hit: Hit) -> Verdict:
 
 
 def _bearer(hit: Hit) -> Verdict:
-    value = hit.value
+    value = hit.group(1)
     lower, upper, digits, _ = classes(value)
-    return not dummy(value) and (digits > 0 or (len(value) > 15 and lower > 1 and upper > 2))
+    return len(value) > 3 and told(value) and (digits > 0 or (len(value) > 15 and lower > 1 and upper > 1))
 
 
 def _basic(hit: Hit) -> Verdict:
     value = hit.value
     if hit.group(1).lower() != "basic":
-        return not dummy(value) and classes(value)[2] > 0
+        lower, upper, digits, _ = classes(value)
+        return not dummy(value) and digits > 0 and (hit.spans[1][0] >= 0 or (lower + upper > 3 and len(value) > 11))
     value = value.rstrip(".")
     try:
         told = b":" in base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
@@ -116,60 +115,32 @@ def _spoken(hit: Hit) -> Verdict:
     return hit.secret[0], hit.secret[0] + len(value.encode())
 
 
+def _spoken_key(hit: Hit) -> Verdict:
+    """Confirm what a sentence calls a key: letters and digits mixed, no date, no version."""
+    low, high = next(span for span in hit.spans[1:] if span[0] >= 0)
+    value = hit.text[low:high].decode("utf-8", "replace").rstrip(".!&*")
+    lower, upper, digits, _ = classes(value)
+    if (
+        len(value) < 10
+        or re.match(r"\d{4}-\d\d-\d\d", value)
+        or digits < 2
+        or lower + upper < 2
+        or dummy(value)
+        or repetitive(value[:96])
+        or _INNOCENT_KEY(hit.before[-24:])
+    ):
+        return False
+    return low, low + len(value)
+
+
+_INNOCENT_KEY: Final = spotter(r"(?i)(?:public|primary|foreign|partition|cache|sort)[ _-]$")
+
+
 def _flag(hit: Hit) -> Verdict:
     value = hit.value
     if hit.before[-1:] and not hit.before[-1:].isspace() and hit.before[-1:] not in b"\"'[(,`":
         return False
-    return not dummy(value) and value[0] not in "-$" and not re.fullmatch(r"[a-z]{1,12}", value)
-
-
-_NEAR_WORDS: Final = (
-    r"(?i)api|key|token|secret|passw(?:or)?d|passphrase|pwd|\bpw|credential|creds|auth|bearer|license|webhook|hmac|signing"
-    r"|\bsid\b|access"
-)
-_AROUND: Final = spotter(_NEAR_WORDS)
-#: Words with a key in them that has no lock.
-_INNOCENT: Final = re.compile(
-    rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid"
-)
-_NOT_AROUND: Final = spotter(
-    r"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"
-    r"|aws[\w.-]{0,24}key[\"'\]]{0,2}[ \t]{0,3}[:=][ \t]{0,3}[\"'`]?$|blob|tree |parent|image:|trace|span|request.?id"
-    r"|_authToken=$|[_-]?(?:id|name|url|uri|path|file|type|version|usage|arn|alias|href|source)[\"'\]]{0,2}[ \t]{0,3}(?:=>|:=|[:=])"
-    r"[ \t]{0,3}[\"'`]?$"
-)
-
-
-#: What makes even a UUID a secret: a name for one right before it, and nothing but marks between them.
-_NAMES_IT: Final = spotter(
-    r"(?i)(?:api[_-]?key|token|secret|password|passwd)[\"'\]>)]{0,3}[\s,:=|>(]{0,8}(?:str(?:ing)?)?[\s,:=|\"'`(]{0,8}$"
-)
-
-
-def _long() -> str:
-    """Return the pattern of a row of 15 characters or more with a digit in it, or of 24."""
-    rest, word = "[A-Za-z0-9_/+~-]", "[A-Za-z_/+~-]"
-    early = (rf"[A-Za-z_]{word}{{{n - 1}}}\d{rest}{{{14 - n},}}" for n in range(1, 15))
-    return (
-        rf"\b(?:\d{rest}{{14,}}|{'|'.join(early)}|[A-Za-z_]{word}{{14,}}\d{rest}*"
-        rf"|[A-Za-z_]{word}{{23,}})={{0,2}}"
-    )
-
-
-_LONG: Final = _long()
-
-
-def _context(hit: Hit) -> Verdict:
-    """Confirm a random token by a word such as key or token shortly before it."""
-    before = hit.before[-56:]
-    if not _AROUND(before) or _NOT_AROUND(before[-32:]):
-        return False
-    value = hit.value
-    if not random_token(value) and not (UUID.fullmatch(value) and _NAMES_IT(before)):
-        return False
-    if (before[-1:] in b"/@#.-+" and before[-2:] != b"//") or hit.after in (b"(", b"@"):
-        return False
-    return _AROUND(_INNOCENT.sub(b"", before))
+    return told(value) and value[0] not in "-$!" and not re.fullmatch(r"[a-z]{1,12}", value)
 
 
 def _aws_secret(hit: Hit) -> Verdict:
@@ -226,17 +197,19 @@ DETECTORS: Final = (
     Detector("aws_secret", _FORTY, group="secrets", replacement="[AWS_KEY]", priority=66,
              check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{40}", weight=MEDIUM),
     Detector("auth_data", _named(_AUTH), core=_core(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, weight=DEAR, check=_auth),
-    Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(basic|token|digest|apikey)[ \t]{1,3}"
-             r"([A-Za-z0-9+/=_.-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),
+    Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(?:(basic|token|digest|apikey|key|sso-key|api-key|genie[_-]?key|klaviyo-api-key)[ \t=]{1,3})?"
+             r"[\"']?([A-Za-z0-9+/=_.:-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),
     Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
              weight=DEAR, check=_bearer),
     Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=DEAR, check=_not_public),
     Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=DEAR, check=_password),
     Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
              r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, weight=MEDIUM, check=_spoken),
+    Detector("spoken_secret", r"(?i)\b(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]{1,4}"
+             r"[\"'`]?([A-Za-z!@#$%^&*+/_.~-]{0,64}\d[A-Za-z0-9!@#$%^&*+/_.~=-]{7,})"
+             r"|(?i)\b(?:api|access|secret|auth|license|private)[ -]key[)\"'`*]{0,3}:[)\"'`* \t]{1,4}([A-Za-z!@#$%^&*+/_.~-]{0,64}\d[A-Za-z0-9!@#$%^&*+/_.~=-]{7,})", group="secrets", priority=77, weight=MEDIUM, check=_spoken_key,
+             cap=512, hint=r"(?i)[ -]key[)\"'`*]{0,3}:[)\"'`* \t]|(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]"),
     Detector("secret_flag", r"(?i)--?[a-z0-9-]*(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
              r"[\"']?([^\s\"']{4,})", group="secrets", priority=76, secret=1, weight=MEDIUM, check=_flag, cap=512,
              core=r"(?i)api-?key|token|secret|passw|pwd|passphrase"),
-    Detector("secret_in_context", _LONG, group="secrets", replacement="[API_KEY]",
-             priority=40, cap=512, weight=MEDIUM, yields=True, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}", after=_NEAR_WORDS),
 )  # fmt: skip

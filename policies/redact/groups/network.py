@@ -27,7 +27,7 @@ def _v6(hit: Hit) -> Verdict:
     if len(text) > 64:
         return False
     before = hit.before[-1:]
-    if before and (before.isalnum() or before in b"_:."):
+    if before and (before.isalnum() or before in b"_:.$"):
         return False
     address, slash, bits = text.partition("/")
     length = len(text.encode())
@@ -37,17 +37,24 @@ def _v6(hit: Hit) -> Verdict:
         trimmed = address.rstrip(".")
         length = len(trimmed)
         address = trimmed
-    if hit.after.isalnum() or hit.after in (b":", b"_"):
+    beyond = hit.text[hit.end + 1 : hit.end + 2]
+    if hit.after.isalnum() or hit.after == b"_" or (hit.after == b":" and (beyond.isalnum() or beyond in (b":", b""))):
         return False
-    if hit.after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit():
+    if hit.after == b"." and beyond.isdigit():
         return False
     if address.count(":") < 2 or not (ip(address) or _translated(address)):
         return False
     if hit.before.endswith(b"[") and re.search(rb"[\w\])]\[$", hit.before):  # a slice, items[::2]
         return False
-    if address == "::" and not slash and not (hit.before.endswith(b"=") or hit.after in (b"", b"\n")):
+    line = hit.before.rpartition(b"\n")[2]
+    if address == "::" and not slash and not (_NOWHERE(line) or (not hit.after and _WORDS(line))):
         return False
     return hit.start, hit.start + length
+
+
+#: Before ``::``, which ends a line of reStructuredText, too.
+_WORDS: Final = spotter(r"^[A-Za-z ]{1,24}[ :]$")
+_NOWHERE: Final = spotter(r"(?i)^[ \t]*$|=$|\b(?:ip|ipv6|addr|address|host|bind|listen|on|is)[ :=]+$")
 
 
 def _translated(address: str) -> bool:
@@ -56,16 +63,29 @@ def _translated(address: str) -> bool:
 
 
 def _mac(hit: Hit) -> Verdict:
-    if hit.after in (b":", b"-") or (hit.before and hit.before[-1] in b":-."):
+    if hit.after in (b":", b"-") or (hit.before and hit.before[-1] in b":-.*"):
         return False
     return len(set(hit.value.lower())) > 2  # all digits alike, and the mark
 
 
+def _mac_spoken(hit: Hit) -> Verdict:
+    digits = hit.value.lower().translate(_MARKS)
+    return len(set(digits)) > 2 and not digits.isalpha()
+
+
+_MARKS: Final = str.maketrans("", "", " :.-")
+
+
 def _host(hit: Hit) -> Verdict:
     _, sign, value = hit.value.partition("=" if "=" in hit.value else ":")
-    return hit.after != b"(" and (not sign or bool(re.search(r"[\d.]", value)))
+    return (
+        hit.after != b"("
+        and not hit.value.startswith(("self.", "this."))
+        and (not sign or bool(re.search(r"[\d.]", value)))
+    )
 
 
+_MAC: Final = r"(?i:\b(?:mac(?:[ _-]?addr(?:ess)?)?|hw[ _-]?addr(?:ess)?|bssid|ether(?:net)?|physical[ _]addr(?:ess)?))[\"'`]?[ \t]{0,2}(?:is[ :]|of[ :]|[:=>#-]|[ \t])[ \t]{0,2}[\"'`]?"
 _OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _GROUP: Final = "[0-9A-Fa-f]{1,4}"
 _QUAD: Final = r"\d{1,3}(?:\.\d{1,3}){3}"
@@ -79,6 +99,11 @@ DETECTORS: Final = (
              group="network", replacement="[IP_ADDRESS]", priority=65, cap=128, weight=MEDIUM, check=_v6, hint=r"::|(?:[0-9A-Fa-f]{1,4}:){6}"),
     Detector("mac_address", r"\b[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})\b|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b",
              group="network", replacement="[MAC_ADDRESS]", priority=67, weight=MEDIUM, check=_mac),
+    # The same without marks, in halves or between blanks, behind a word that says what it is.
+    Detector("mac_spoken", rf"{_MAC}([0-9A-Fa-f]{{12}}|[0-9A-Fa-f]{{6}}[:.-][0-9A-Fa-f]{{6}}|(?:\d[0-9A-Fa-f]|[A-Fa-f]\d)(?: [0-9A-Fa-f]{{2}}){{5}}"
+             r"|[0-9A-Fa-f]{2} (?:\d[0-9A-Fa-f]|[A-Fa-f]\d)(?: [0-9A-Fa-f]{2}){4})\b",
+             group="network", replacement="[MAC_ADDRESS]", priority=66, secret=1, weight=MEDIUM, check=_mac_spoken,
+             hint=rf"{_MAC}[0-9A-Fa-f]{{2}}"),
     Detector("internal_ref", r"(?i)\b(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:][ \t]{0,2}[\"']?[\w.-]{2,}"
              r"|\b(?:[a-z0-9_-]+\.)+(?:internal|intranet|intra|corp|lan|local|localdomain|svc|private|home\.arpa)\b"
              r"|\binternal-[a-z0-9-]+(?:\.[a-z0-9-]+)+",

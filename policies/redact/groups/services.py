@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from policies.redact.checks import classes, json_segment, repetitive
+from policies.redact.checks import base58check, classes, json_segment, repetitive, spotter
 from policies.redact.detector import CAP, DEAR, MEDIUM, WEIGHT, Check, Detector, Hit, Verdict
 from policies.redact.groups.formats import TABLE
 from policies.redact.syntax import parse
@@ -44,7 +44,8 @@ def _gitlab(hit: Hit) -> Verdict:
         rest, prefix = value[9:], "glrt"
     lengths = _GITLAB_LENGTHS.get(prefix, range(20, 131))
     routable = "." in rest
-    return (routable or len(rest) in lengths) and len(set(rest)) > 3 and _no_word_after(hit) is True
+    words = rest.replace("-", "").replace("_", "").isalpha() and rest.islower()
+    return (routable or len(rest) in lengths) and len(set(rest)) > 3 and not words and _no_word_after(hit) is True
 
 
 def _jfrog(hit: Hit) -> Verdict:
@@ -86,6 +87,25 @@ def _varied(hit: Hit) -> Verdict:
     return not repetitive(hit.value[:96])
 
 
+#: What stands in for a key in examples.
+_STAND_IN: Final = spotter(r"(?i)x{8}|0{12}|[*]{4}|your[_-]|placeholder|insert[_-]|[_-]here\b|goes[_-]here")
+
+
+def _real(hit: Hit) -> Verdict:
+    """Confirm whatever has a key's format, or its group that does, unless it only stands in for one."""
+    low, high = next((span for span in hit.spans[1:] if span[0] >= 0), hit.secret)
+    return not _STAND_IN(hit.text[low : min(high, low + 128)]) and (low, high)
+
+
+def _slack(hit: Hit) -> Verdict:
+    return bool(classes(hit.value)[2]) and _real(hit)
+
+
+def _base58_key(hit: Hit) -> Verdict:
+    value = hit.value
+    return base58check(value, size=33 if value[0] == "5" else 34)
+
+
 def _project(hit: Hit) -> Verdict:
     """Turn down a short one that has OpenAI's mark, but misspelt: somebody's example of what is no key."""
     value = hit.value
@@ -95,13 +115,23 @@ def _project(hit: Hit) -> Verdict:
 def _storage(hit: Hit) -> Verdict:
     """Turn down a SHA-512 in base 64 (subresource integrity): 86 characters and ``==``, too."""
     before = hit.before[-1:]
-    if re.search(rb"(?i)sha-?512[-:= \"']{1,3}$", hit.before) or (before and (before.isalnum() or before in b"+/")):
+    if re.search(rb"(?i)(?:sha-?512|h1)[-:= \"']{1,3}$", hit.before) or (
+        before and (before.isalnum() or before in b"+/")
+    ):
         return False
     return not repetitive(hit.value)
 
 
 _CHECKS: Final[dict[str, Check]] = {
     "github_token": _varied,
+    "bitcoin_key": _base58_key,
+    "slack_token": _slack,
+    "fauna_key": _random,
+    "gocardless_token": _random,
+    "beamer_key": _random,
+    "sanity_token": _random,
+    "segment_token": _digit,
+    "pagarme_key": _digit,
     "openai_project_key": _project,
     "azure_storage_key": _storage,
     "jwt": _jwt,
@@ -140,6 +170,8 @@ _CHECKS: Final[dict[str, Check]] = {
     "google_key": _digit,
     "google_oauth": _digit,
 }
+#: Formats that are masked whatever fills them, examples included: nothing harmless is written like them.
+_UNCHECKED: Final = ("aws_access_key", "twilio_key", "slack_webhook")
 #: Where the derived prefilter would be found too often.
 _HINTS: Final = {
     "azure_storage_key": r"[A-Za-z0-9+/]==",
@@ -175,11 +207,18 @@ _CORES: Final = {
 }
 _WORDS: Final = {
     "aws_access_key": "[AWS_KEY]",
+    "aws_session_token": "[AWS_KEY]",
     "aws_mws_key": "[AWS_KEY]",
     "aws_bedrock_key": "[AWS_KEY]",
     "jwt": "[AUTH_TOKEN]",
     "jwt_base64": "[AUTH_TOKEN]",
+    "ldap_hash": "[PASSWORD]",
     "password_hash": "[PASSWORD]",
+    "bitcoin_key": "[PRIVATE_KEY]",
+    "extended_key": "[PRIVATE_KEY]",
+    "netntlm_hash": "[PASSWORD]",
+    "kerberos_ticket": "[PASSWORD]",
+    "jenkins_password": "[PASSWORD]",
     "netrc_password": "[PASSWORD]",
     "curl_user": "[CREDENTIALS]",
     "slack_webhook": "[WEBHOOK_URL]",
@@ -189,6 +228,11 @@ _WORDS: Final = {
 
 _WEIGHTS: Final = {
     "jwt": DEAR,
+    "fauna_key": DEAR,
+    "gocardless_token": DEAR,
+    "beamer_key": DEAR,
+    "sanity_token": DEAR,
+    "bitcoin_key": 2 * DEAR,
     "azure_storage_key": 96,
     "azure_service_key": DEAR,
     "sk_key": DEAR,
@@ -212,7 +256,7 @@ def _uncounted(pattern: str) -> str:
 
 DETECTORS: Final = tuple(
     Detector(name, _uncounted(pattern), group="secrets", replacement=_WORDS.get(name, "[API_KEY]"), priority=90,
-             check=_CHECKS.get(name), hint=_HINTS.get(name, ""), core=_CORES.get(name, ""),
+             check=_CHECKS.get(name, None if name in _UNCHECKED else _real), hint=_HINTS.get(name, ""), core=_CORES.get(name, ""),
              cap=min(CAP, parse(pattern).size), weight=_WEIGHTS.get(name, WEIGHT))
     for name, pattern in TABLE
 )  # fmt: skip
