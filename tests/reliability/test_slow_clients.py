@@ -192,13 +192,13 @@ def body_of(size: int, model: str) -> bytes:
     return json.dumps(chat(model, text="x" * (size - empty))).encode()
 
 
-def test_the_body_s_limit_is_exact(tight: Sidecar, tight_books: Ledger) -> None:
-    """One byte under and just at the limit pass, one byte over is 413, by length or chunked alike."""
-    for size, status in ((LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413)):
-        data = body_of(size, f"free/m;{tight_books.tag}")
-        reply = tight.ask("POST", "/v1/chat/completions", data, key=CLIENT_KEY)
+def around(side: Sidecar, model: str, sizes: list[tuple[int, int]]) -> None:
+    """Send bodies of these sizes, by length and chunked; each must get its status."""
+    for size, status in sizes:
+        data = body_of(size, model)
+        reply = side.ask("POST", "/v1/chat/completions", data, key=CLIENT_KEY)
         assert reply.status == status, (size, reply.status)
-        with tight.raw() as client:
+        with side.raw() as client:
             head = request(key=CLIENT_KEY, headers={"transfer-encoding": "chunked", "content-type": "application/json"})
             pieces = b"".join(
                 b"%x\r\n%b\r\n" % (len(data[i : i + 9999]), data[i : i + 9999]) for i in range(0, len(data), 9999)
@@ -208,7 +208,28 @@ def test_the_body_s_limit_is_exact(tight: Sidecar, tight_books: Ledger) -> None:
             assert reply.status == status, (size, "chunked", reply.status)
             if status == 413:
                 assert openai_error(reply)["code"] == "request_too_large"
+
+
+def test_the_body_s_limit_is_exact(tight: Sidecar, tight_books: Ledger) -> None:
+    """One byte under and just at the limit pass, one byte over is 413, by length or chunked alike."""
+    around(tight, f"free/m;{tight_books.tag}", [(LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413)])
     tight_books.check(4, upstream=4, outcome="completed")
+
+
+@pytest.mark.slow
+async def test_the_body_s_limit_of_20_mib(own_sidecar: Start, upstream: Upstream, tag: str) -> None:
+    """R11 in full: what is refused takes no more than twice the limit; what passes, as received, parsed and written anew,
+    no more than five times."""
+    fresh = own_sidecar()
+    limit = 20 * MIB
+    async with Memory(fresh, 0.01) as memory:
+        await asyncio.to_thread(around, fresh, "m;refused", [(limit + 1, 413)])
+    assert memory.peak <= 2 * limit + 4 * MIB, f"{memory.peak / MIB:.1f} MiB for bodies that were refused"
+    books = Ledger(fresh, upstream, tag)
+    async with Memory(fresh, 0.01) as memory:
+        await asyncio.to_thread(around, fresh, f"m;{tag}", [(limit - 1, 200), (limit, 200)])
+    assert memory.peak <= 5 * limit, f"{memory.peak / MIB:.1f} MiB for bodies that passed"
+    books.check(4, upstream=4, outcome="completed")
 
 
 async def test_bodies_that_lie(tight: Sidecar, tight_books: Ledger) -> None:
