@@ -214,7 +214,7 @@ TABLE: Final = (
     ("jenkins_password", r"\bproceed to installation:\s{1,6}([0-9a-f]{32})\b"),
     ("jenkins_crumb", r"(?i)\bjenkins-crumb\W{1,4}([0-9a-f]{32,64})\b"),
     ("kerberos_ticket", r"\$krb5(?:tgs|asrep|pa)\$\d{1,2}\$[^\s]{32,}"),
-    ("netntlm_hash", r"\b[\w.-]{1,40}::[\w.-]{0,40}:[0-9a-f]{16}:[0-9a-fA-F]{32}:[0-9a-fA-F]{32,}"),
+    ("netntlm_hash", r"\b[\w.-]{1,40}::[\w.-]{0,40}:[0-9a-f]{16}:[0-9a-fA-F]{32}:[0-9a-fA-F]{32,1024}"),
     ("netlify_hook", r"\bapi\.netlify\.com/build_hooks/([0-9a-f]{24})\b"),
     ("ory_token", rf"\bory_(?:at|rt|ac|st|pat|apikey)_{_W}{{30,110}}"),
     ("pagarme_key", rf"\b[ae]k_(?:live|test)_{_AN}{{30}}\b"),
