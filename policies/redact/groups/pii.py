@@ -234,7 +234,7 @@ DETECTORS: Final = (
              r"|\b3\d{3}[ .-]\d{6}[ .-]\d{4,5}\b|\b6\d{5}[ -]\d{13}\b",
              group="pii", replacement="[CREDIT_CARD]", priority=74, weight=MEDIUM, check=_card),
     Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}|\b[a-z]{2}\d{2}[ -]?(?:[a-z]{4}[ -]?)?\d{4}(?:[ -]?\d{1,4}){2,7}\b", group="pii", replacement="[IBAN]", priority=77, weight=DEAR, check=_iban,
-             hint=r"\b[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}|\b[a-z]{2}\d{2}[ -]?(?:[a-z]{4}[ -]?)?\d{4}[ -]?\d"),
+             hint=r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){3}|\b[a-z]{2}\d{2}[ -]?(?:[a-z]{4}[ -]?)?\d{4}[ -]?\d"),
     Detector("ssn", _ssn_written(("-", "-"), (r"\.", r"\."), (" ", " "), ("-", ""), ("", "-")), group="pii", replacement="[SSN]",
              priority=73, check=_ssn),
     # The same without marks, or with one, behind a word that says what it is.
@@ -246,9 +246,9 @@ DETECTORS: Final = (
             r"|(?:\(\d{3}\)[ .-]?|\b\d{3}[ .-])\d{3}[ .-]\d{4}[ ]?(?:x|ext\.?)[ ]?\d{1,6}\b|\([1-9]\d\)[ ]?\d{4,5}-\d{4}\b",
              group="pii", replacement="[PHONE]", priority=72, weight=MEDIUM, check=_phone),
     Detector("phone_national", rf"\(0[1-9]\d{{0,3}}\)[ .-]?\d{{2,8}}(?:[ .-]\d{{2,8}}){{0,4}}\b|\b(?:{_TRUNK})\b", group="pii",
-             replacement="[PHONE]", priority=71, weight=DEAR, check=_national, hint=r"\b0[1-9][\d ./)-]{2,6}\d{2}"),
+             replacement="[PHONE]", priority=71, weight=DEAR, check=_national, hint=r"\b0[1-9][\d ./)-]{1,6}\d{2}"),
     # The same without a leading zero, behind a word that says what it is: only there is it looked for.
-    Detector("phone_spoken", r"\b\d{1,6}(?:[ ./-]\d{2,8}){1,10}\b|\b\d{7,13}\b|\(\d{1,5}\)[ .-]?\d{2,8}(?:[ ./-]\d{2,8}){0,4}\b", group="pii", replacement="[PHONE]", priority=71,
+    Detector("phone_spoken", r"\b\d{1,6}(?:(?:[ ./-]\d{2,8}){2,10}|[ ./-]\d{4,8})\b|\b\d{3,6}[ ./-]\d{2,3}\b|\b\d{7,13}\b|\(\d{1,5}\)[ .-]?(?:\d{2,8}(?:[ ./-]\d{2,8}){1,4}|\d{4,8})\b", group="pii", replacement="[PHONE]", priority=71,
              weight=MEDIUM, check=_national, hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}", after=_NEAR_WORDS),
     # The same before words that say so.
     Detector("phone_named", r"((?:\+\d|\(\d|\b\d)[\d ./()-]{5,17}\d)(?: (?:is|was)(?: still)?| still) (?:my|his|her|our|your|their|the)"
