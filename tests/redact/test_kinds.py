@@ -133,7 +133,8 @@ def test_a_row_near_a_service_that_is_something_else(form: str) -> None:
         "<password>uuid4()</password>", '"apiKey": "Rails.application.secrets.token"', "Authorization: Bearer process.env.API_KEY",
         "password: required|string|min:8", "fetch(url, {credentials: 'same-origin'})", '"minipass": "^7.1.2"', "token: String!",
         "password = op://vault/item/field", "api_key: !Ref ApiKey", "ApiClient(api_key='test_api_key')",
-        "from .oauth2 import OAuth2PasswordRequestFormStrict as Form", "camellia192_set_encrypt_key(ctx)", "xoxo-gossip-girl", "keys = self.local.token",
+        "from .oauth2 import OAuth2PasswordRequestFormStrict as Form", "camellia192_set_encrypt_key(ctx)", "curl -u $USER:$PASS x.io", "license plate B-MW 1234, VIN 1HGBH41JXMN109186",
+        "xoxo-gossip-girl", "keys = self.local.token",
         "xmlSecKeyUseWithPtr xmlSecKeyUseWithDuplicate", "$A::b = 1",
         "glpat-your-token-goes-here", "ENV API_KEY $KEY", "set token abc", "primary key is user_2024_id_7",
         "Boston, MA 02110-1301 USA", "12-14-16 points", "Topic :: System :: Administration :: Logging",
@@ -195,6 +196,7 @@ def test_cards_of_all_issuers_in_groups(first: str, mark: str) -> None:
     [
         ("mob: 456 7965", "mob: [PHONE]"), ("call me at 90505221", "call me at [PHONE]"), ("tel (39) 376-941", "tel [PHONE]"),
         ("06-69960584 is free", "[PHONE] is free"), ("at (11) 97449-3219 now", "at [PHONE] now"),
+        ("ring 453 38 862 today", "ring [PHONE] today"), ("M: 0171 123456 | E", "M: [PHONE] | E"), ("75 425 85 16 (mobile)", "[PHONE] (mobile)"),
         ("414 91 879 is my number", "[PHONE] is my number"), ("Is 446 46 419 still your number?", "Is [PHONE] still your number?"),
         ("call 415-555-0132: urgent", "call [PHONE]: urgent"), ("415-555-0132-Phone", "[PHONE]-Phone"), ("call (+358) 736293003", "call [PHONE]"),
         ("iban gb29nwbk60161331926819", "iban [IBAN]"), ("iban gb29nwbk60161331926818", "iban gb29nwbk60161331926818"),

@@ -20,7 +20,7 @@ _WORD_AROUND: Final = spotter(_WORDS)
 _SERVICE_AROUND: Final = spotter(rf"(?i)(?:\b|_|-)(?:{_SERVICES})")
 #: Words with a key in them that has no lock.
 _INNOCENT: Final = re.compile(
-    rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid"
+    rb"(?i)key(?:board|word|ring|stone|note|frame|chain|point)|tokeniz|author|monkey|accessib|rapid|licen[cs]e (?:plate|number)"
 )
 _NOT_AROUND: Final = spotter(
     r"(?i)sha-?\d|md5|digest|checksum|integrity|commit|revision|fingerprint|etag|hash|uuid|guid|public|pub[_-]?key|thumbprint"

@@ -84,14 +84,15 @@ def _iban(hit: Hit) -> Verdict:
 
 _NEAR: Final = (
     r"(?i)phone|telephone|\btel\b|mobile|\bmob\b|\bcell|\bfax|whats.?app|\bsms\b|\bcall|\bdial|hotline|contact|reach|\btext me|handy"
-    r"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|ring me"
+    r"|(?:israeli|japanese|cn|us|uk|indian|brazilian|my|chinese|french|german|home|work|office) number|telefon|\bmobil\b|\bring\b"
+    r"|\b(?:desk|direct|ph)[:.]|\btexted\b|(?-i:\b[TMPF][:.] ?[(0-9])"
 )
 _PHONE_WORDS: Final = spotter(_NEAR)
 #: Words that are enough for digits in groups, and too little for a bare row of them.
 _NUMBER_WORDS: Final = spotter(r"(?i)\bnumber|\btext\b|\bnr\b")
 #: What says right before a number that it is a phone's: enough for a row of seven or eight digits.
 _SAYS: Final = spotter(
-    r"(?i)(?:phone|tel|mobile|mobil|mob|cell|fax|call|dial|ring|text|sms|what.?sapp|handy|telefon|hotline)(?: (?:me|us|him|her|them))?"
+    r"(?i)(?:phone|tel|mobile|mobil|mob|cell|fax|call|dial|ring|text|sms|what.?sapp|handy|telefon|hotline|desk|direct|ph|\b(?-i:[TMPF]))(?: (?:me|us|him|her|them))?"
     r"(?: (?:no|nr|num|number)\.?)?(?: (?:at|on|is|to))?[ \t\"']{0,2}[:=#.]{0,2}[ \t\"'(]{0,3}$"
 )
 _NEAR_WORDS: Final = _NEAR + r"|\bnumber|\btext\b|\bnr\b"
@@ -159,9 +160,10 @@ def _national(hit: Hit) -> Verdict:
 
 def _named(hit: Hit) -> Verdict:
     """Confirm a number that the words behind it call a phone's."""
-    text = hit.value
+    span = hit.spans[1] if hit.spans[1][0] >= 0 else hit.spans[2]
+    text = hit.text[span[0] : span[1]].decode()
     digits = sum(map(len, _DIGITS(text)))
-    return hit.spans[1] if 7 <= digits <= 15 and not _DATE.fullmatch(text) and not _GLUED(hit.before[-3:]) else False
+    return span if 7 <= digits <= 15 and not _DATE.fullmatch(text) and not _GLUED(hit.before[-3:]) else False
 
 
 _SSN_GLUED: Final = spotter(r"[0-9A-Za-z][-.]$|[-.$#/]$")
@@ -252,8 +254,9 @@ DETECTORS: Final = (
              weight=MEDIUM, check=_national, hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}", after=_NEAR_WORDS),
     # The same before words that say so.
     Detector("phone_named", r"((?:\+\d|\(\d|\b\d)[\d ./()-]{5,17}\d)(?: (?:is|was)(?: still)?| still) (?:my|his|her|our|your|their|the)"
-             r"(?: (?:new|old|work|home|office|cell|mobile|phone|fax|direct)){0,2} (?:phone|number|mobile|cell|fax|telephone|line)\b",
-             group="pii", replacement="[PHONE]", priority=71, weight=MEDIUM, check=_named, hint=r"\d (?:is|was|still) (?:still )?[a-z]"),
+             r"(?: (?:new|old|work|home|office|cell|mobile|phone|fax|direct)){0,2} (?:phone|number|mobile|cell|fax|telephone|line)\b"
+             r"|((?:\+\d|\(\d|\b\d)[\d ./()-]{5,17}\d) \((?:mobile|cell|work|home|office|fax|phone|tel|direct|landline)\)",
+             group="pii", replacement="[PHONE]", priority=71, weight=MEDIUM, check=_named, hint=r"\d (?:(?:is|was|still) (?:still )?[a-z]|\((?:mobile|cell|work|home|office|fax|phone|tel|direct|landline)\))"),
     Detector("bitcoin", r"\b(?:[13LMDTXmn2][1-9A-HJ-NP-Za-km-z]{25,34}|t[13][1-9A-HJ-NP-Za-km-z]{33})\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,
              weight=DEAR, check=_bitcoin),
     Detector("segwit", r"\b(?:(?:bc1|tb1|ltc1)[02-9ac-hj-np-z]{25,87}|BC1[02-9AC-HJ-NP-Z]{25,87})\b", group="pii",

@@ -65,6 +65,11 @@ def _either_group(hit: Hit) -> Verdict:
     return True
 
 
+def _curl_user(hit: Hit) -> Verdict:
+    """Turn down a variable: ``curl -u $USER:$PASS``."""
+    return False if hit.group(1).partition(":")[2][:1] in ("$", "<", "{") else hit.spans[1]
+
+
 def _vault(hit: Hit) -> Verdict:
     value = hit.value
     return value[0] == "h" or min(classes(value[2:])[:3]) > 0
@@ -144,7 +149,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "cloudant_key": _either_group,
     "npmrc_token": _either_group,
     "netrc_password": _either_group,
-    "curl_user": _either_group,
+    "curl_user": _curl_user,
     "octopus_key": _digit,
     "telegram_token": _either_group,
     "vault_token": _vault,
