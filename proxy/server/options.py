@@ -41,8 +41,8 @@ class ServerOptions:
     """None: 10,000, or what the file descriptor limit leaves room for, each call needing two."""
     send_buffer: int = 64 * 1024
     """SO_SNDBUF: what the kernel holds for a slow reader (Linux doubles it)."""
-    write_high_water: int = 64 * 1024
-    write_low_water: int = 16 * 1024
+    write_high_water: int = 32 * 1024
+    write_low_water: int = 8 * 1024
 
     drain_delay: float = 3.0
     shutdown_grace: float = 20.0

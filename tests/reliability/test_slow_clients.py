@@ -68,7 +68,7 @@ async def test_slow_readers_hold_the_upstream_back(steady: Sidecar, books: Ledge
 async def test_a_hundred_slow_readers(own_sidecar: Start, upstream: Upstream, strain: Strain, tag: str) -> None:
     """R9 in full, with a fresh sidecar that no earlier call gave memory to: 100 at 1 KiB/s and 20 that never read."""
     fresh = own_sidecar(providers=wires(upstream))
-    await slow_readers(fresh, Ledger(fresh, upstream, tag), strain, 100, 20, 20.0, spare=4 * MIB)
+    await slow_readers(fresh, Ledger(fresh, upstream, tag), strain, 100, 20, 20.0, spare=0)
 
 
 @pytest.mark.slow
