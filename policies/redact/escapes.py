@@ -16,11 +16,14 @@ _BREAK: Final = b"\f"
 _SIMPLE: Final = tuple(b"\\" + letter for letter in (b"n", b"t", b"r"))
 _COLOUR: Final = rb"\[[0-9;]{0,16}[A-Za-z]"
 _CONTROL: Final = rb"(?:e|x1[bB]|033|u001[bB])"
-#: Where JSON stands in JSON, backslashes double.
+#: Where JSON stands in JSON, backslashes double: so many may precede an escape's own.
+_DOUBLED: Final = 7
 _SLASHES: Final = rb"\\{1,8}+"
 _ESCAPE: Final = re.compile(
-    _SLASHES + rb"(?:[nrt]|" + _CONTROL + _COLOUR + rb"|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|\x1b" + _COLOUR
+    _SLASHES + rb"(?:" + _CONTROL + _COLOUR + rb"|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|\x1b" + _COLOUR
 )
+#: What all of these but the last have, in one quick look.
+_OTHER: Final = re.compile(rb"\\(?:[ux][0-9a-fA-F]{2}|e\[|033\[)").search
 #: Letters beyond ASCII, most of them: not what is punctuation, half of a pair, or white space.
 _LETTER: Final = re.compile(rb"\\u(?!00[0-9abABdD]|20|30[0-3]|[dD][89a-fA-F]|[eEfF])[0-9a-fA-F]{4}")
 #: An escape whose end may still come; the longest has 31 bytes.
@@ -50,14 +53,18 @@ def unescaped(text: bytes, start: int, final: bool) -> bytes:
 
 
 def _replaced(text: bytes) -> bytes:
-    if b"\\\\" in text or ESCAPE in text:
-        return _ESCAPE.sub(_meant, text)
-    # Nearly all: no loop in Python over what there are many of.
+    # No loop in Python over what there are many of: line breaks and letters.
     for simple in _SIMPLE:
         text = text.replace(simple, _BREAK * 2)
-    if b"\\u" in text:
-        text = _LETTER.sub(b"\xc3\xa9\xc3\xa9\xc3\xa9", text)
-    return _ESCAPE.sub(_meant, text) if BACKSLASH in text else text
+    for _ in range(_DOUBLED):
+        if b"\\" + _BREAK not in text:
+            break
+        text = text.replace(b"\\" + _BREAK, _BREAK * 2)
+    if ESCAPE in text or _OTHER(text):
+        if b"\\\\" not in text:
+            text = _LETTER.sub(b"\xc3\xa9\xc3\xa9\xc3\xa9", text)
+        return _ESCAPE.sub(_meant, text)
+    return text
 
 
 class _Meanings(dict[bytes, bytes]):

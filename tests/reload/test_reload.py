@@ -62,6 +62,9 @@ def test_a_broken_file_changes_nothing_and_says_where(running, upstream):
     assert any("alowlist" in p and "allowlist" in p and "llm.yml:1" in p for p in problems)
     assert running.chat("gpt-4o").status == 200
     assert running.metrics().sum("llm_config_reload_success") == 0
+    limit = time.monotonic() + 5
+    while len(running.log("config_reload_failed")) <= failed and time.monotonic() < limit:
+        time.sleep(0.02)  # a line is written a moment after the reply
     assert len(running.log("config_reload_failed")) == failed + 1
     written(running, upstream, GOOD)
     assert running.reload().status == 200
