@@ -110,6 +110,10 @@ def test_there_are_fifty_services() -> None:
         ("host 10.1.2.3/16 via fe80::1%eth0 (00:1A:2B:3C:4D:5E)", "host [IP_ADDRESS] via [IP_ADDRESS] ([MAC_ADDRESS])"),
         ("on web-3.eu.internal and db_prod_01", "on [INTERNAL_REFERENCE] and [INTERNAL_REFERENCE]"),
         ("team_0123456789abcdef0123456789ABCDEF", "[TEAM_SECRET]"),
+        # What people try first.
+        ("my key is sk-proj-abcdefghijklmnopqrstuvwxyz012345", "my key is [API_KEY]"),
+        ("sk-proj-abc123def456ghi789, sk-abcdefghijklmnopqrstuvwxyz123456", "[API_KEY], [API_KEY]"),
+        ("My SSN is 123-45-6789", "My SSN is [SSN]"),
     ],
 )
 def test_what_is_masked(text: str, expected: str) -> None:
@@ -122,6 +126,9 @@ def test_what_is_masked(text: str, expected: str) -> None:
     [
         "The token is a string. The secret: read the docs. A password must have 8 characters.",
         "token = get_token(user)  # api_key=self.api_key, password: str, secret: Optional[str] = None",
+        "078051120",
+        "sk-proj-your-key-goes-here",
+        "sk-cube-grid1234567890abc",
         'api_key = os.environ["API_KEY"]; token: process.env.TOKEN; password = "${DB_PASSWORD}"',
         "api_key: <your-key>, token={{ token }}, secret=***, password=xxxxxxxx, key: changeme",
         "max_tokens: 4096, tokens=100, key: value, keyboard = qwerty123, monkey=banana",

@@ -16,7 +16,7 @@ _UUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9
 TABLE: Final = (
     # models
     ("openai_key", rf"\bsk-(?:[a-z]{{2,12}}-)?{_W}{{10,120}}T3BlbkFJ{_W}{{10,120}}"),
-    ("openai_project_key", rf"\bsk-(?:proj|svcacct|service|admin)-{_W}{{40,200}}"),
+    ("openai_project_key", rf"\bsk-(?:proj|svcacct|service|admin)-{_W}{{16,200}}"),
     ("openai_session", rf"\bsess-{_AN}{{40}}\b"),
     ("anthropic_key", rf"\bsk-ant-(?:[a-z]{{2,8}}\d{{2}}-)?{_W}{{20,120}}"),
     ("openrouter_key", r"\bsk-or-(?:v1-)?[0-9a-f]{32,64}\b"),

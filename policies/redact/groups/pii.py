@@ -167,13 +167,11 @@ def _named(hit: Hit) -> Verdict:
 
 
 _SSN_GLUED: Final = spotter(r"[0-9A-Za-z][-.]$|[-.$#/]$")
-#: Numbers that were printed on sample cards.
+#: Numbers that were printed on sample cards: by themselves they are any digits.
 _SSN_SAMPLES: Final = frozenset((b"078051120", b"219099999", b"123456789"))
 
 
 def _ssn(hit: Hit) -> Verdict:
-    if hit.text[hit.start : hit.end].translate(None, b"- .") in _SSN_SAMPLES:
-        return False
     after = hit.after
     if after == b"-" or (after == b"." and hit.text[hit.end + 1 : hit.end + 2].isdigit()):
         return False
@@ -185,6 +183,8 @@ def _ssn(hit: Hit) -> Verdict:
 
 
 def _ssn_spoken(hit: Hit) -> Verdict:
+    if hit.text[hit.start : hit.end] in _SSN_SAMPLES:
+        return False
     return bool(_SSN_WORDS(hit.before[-48:])) and _ssn(hit)
 
 

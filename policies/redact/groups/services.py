@@ -76,10 +76,13 @@ def _vault(hit: Hit) -> Verdict:
 
 
 def _sk(hit: Hit) -> Verdict:
-    """Take a bare row of 40 that varies, and what is shorter or has marks in it only if it looks drawn by chance."""
+    """Take a bare row that varies, and what has marks in it, as names have, only if it looks drawn by chance."""
     value = hit.value[3:]
-    if len(value) >= 40 and value.isalnum():
-        return not repetitive(value)
+    if value.isalnum():
+        lower, upper, digits, _ = classes(value)
+        return (
+            (len(value) >= 40 or (digits > 0 and lower + upper > 0)) and not repetitive(value) and _no_word_after(hit)
+        )
     return hit.after != b"-" and _no_word_after(hit) is True and _mixed(hit) is True and random_token(value)
 
 
@@ -112,9 +115,11 @@ def _base58_key(hit: Hit) -> Verdict:
 
 
 def _project(hit: Hit) -> Verdict:
-    """Turn down a short one that has OpenAI's mark, but misspelt: somebody's example of what is no key."""
+    """Turn down what only stands in for a key, and a short one with OpenAI's mark misspelt: an example of what is none."""
     value = hit.value
-    return not (len(value) < 64 and "BlbkFJ" in value and "T3BlbkFJ" not in value) and _varied(hit)
+    if len(value) < 64 and (("BlbkFJ" in value and "T3BlbkFJ" not in value) or not classes(value)[2]):
+        return False
+    return _varied(hit) and _real(hit) is not False
 
 
 def _storage(hit: Hit) -> Verdict:
