@@ -140,7 +140,7 @@ async def _serve(side: Sidecar, call: Call, wire: Wire) -> None:
             if runtime.steps or "template" in call.request.body:
                 reply, above = await ask(call, runtime.steps)
             call.policy_s = monotonic() - call.started
-            if call.gone and call.on_leave is None:
+            if call.leave_reason is not None:  # told by a cancel, which a policy turned into something else
                 raise asyncio.CancelledError
             filters = Filters(call, runtime.steps[:above]) if runtime.filters else None
             if reply is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import orjson
@@ -150,12 +151,15 @@ class Replayed:
         self._held: Sequence[Chunk] | None = None
         self._sync: Iterator[Any] | None = None
         self._iterator: AsyncIterator[Any] | None = None
-        if whole and type(source) is tuple and len(source) == 1 and source[0].whole:
-            self._held = source  # what is wanted, as it is wanted
-        elif hasattr(source, "__aiter__"):
-            self._iterator = source.__aiter__()
-        else:
-            self._sync = iter(source)
+        try:
+            if whole and type(source) is tuple and len(source) == 1 and source[0].whole:
+                self._held = source  # what is wanted, as it is wanted
+            elif hasattr(source, "__aiter__"):
+                self._iterator = source.__aiter__()
+            else:
+                self._sync = iter(source)
+        except BaseException as error:  # nothing is awaited here
+            raise fault(call, step, error) from error
 
     async def _some(self) -> Sequence[Chunk] | None:
         found: Any = None
@@ -215,5 +219,10 @@ class Replayed:
         """Stop listening; a generator's ``finally`` runs."""
         if self._iterator is not None and inspect.isasyncgen(self._iterator):
             # `aclose` of a generator that waits for nothing ends at once; the task only carries it.
-            task = asyncio.ensure_future(self._iterator.aclose())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            asyncio.ensure_future(_close(self._iterator))  # noqa: RUF006
+
+
+async def _close(generator: AsyncGenerator[Any, Any]) -> None:
+    """End a policy's generator; whatever it raises on its way out, an exit included, ends nothing else."""
+    with contextlib.suppress(BaseException):
+        await generator.aclose()

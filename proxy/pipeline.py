@@ -59,7 +59,7 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
                     decided(call, step, "shadow_answer")
         if step.claims:
             try:
-                claims = step.policy.claims(call)
+                claims = tuple(step.policy.claims(call) or ())  # a generator's, too: they are looked at more than once
             except ApiError as error:
                 refused(call, step, error)
                 continue
@@ -139,7 +139,7 @@ async def _admit(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> Non
 async def _admit_others(call: Call, pending: list[tuple[Step, Sequence[Claim]]], hold: Hold, error: Exception) -> None:
     """Refuse the call of the policy whose claims are none, or leave it out if it only watches; else raise ``error``."""
     for step, some in pending:
-        if not isinstance(some, Sequence) or not all(isinstance(claim, Claim) for claim in some):
+        if not all(isinstance(claim, Claim) for claim in some):
             if hold in call.claimed:
                 call.claimed.remove(hold)
             failed(call, step, error)
@@ -154,6 +154,8 @@ def _wording(call: Call, step: Step, claim: Claim, state: ClaimState) -> ApiErro
     """Return the policy's own words for the claim that the store refused."""
     try:
         error = step.policy.refusal(call, claim, state)
+        if not isinstance(error, ApiError):
+            raise TypeError("refusal returned no ApiError")
     except BaseException as raised:
         return fault(call, step, raised)
     return refusal(call, step, error)

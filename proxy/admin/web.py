@@ -173,7 +173,7 @@ def build(side: Sidecar) -> Starlette:
             rid = request.scope["state"]["request_id"]
             try:
                 response = await handler(side, request)
-            except Exception as caught:
+            except (Exception, SystemExit) as caught:  # a policy's hook is asked here: its exit is not ours
                 error = (
                     caught
                     if isinstance(caught, ApiError)

@@ -20,9 +20,12 @@ def flaws(cls: type[Policy[Any]]) -> Iterator[str]:
         function = getattr(cls, hook)
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             yield f"`{hook}` must be a plain `def`: nobody awaits it"
-    asked: Any = inspect.unwrap(cls.on_request)
-    if inspect.isfunction(asked) and not inspect.iscoroutinefunction(asked):
-        yield "`on_request` must be an `async def` without `yield`"
+    asked: Any = cls.on_request
+    # A decorator's own function may well return what can be awaited: one that is no `on_request` by name is not judged.
+    if inspect.isfunction(asked) and asked.__name__ == "on_request":
+        wrapped = inspect.unwrap(asked)
+        if not inspect.iscoroutinefunction(asked) and not inspect.iscoroutinefunction(wrapped):
+            yield "`on_request` must be an `async def` without `yield`"
     for name in ("after", "requires"):
         if isinstance(getattr(cls, name), str):
             yield f'`{name}` must be a tuple of names, such as ("template",)'
@@ -44,7 +47,7 @@ def facts(policy: Policy[Any]) -> dict[str, Any]:
     """Return what a policy says about itself, or that it failed to."""
     try:
         return policy.describe()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return {"error": f"`describe` raised {type(error).__name__}"}
 
 
@@ -52,5 +55,5 @@ def sentences(policy: Policy[Any]) -> list[str]:
     """Return what a policy warns of; that it failed to is a warning too."""
     try:
         return [str(sentence) for sentence in policy.warnings()]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [f"`warnings` raised {type(error).__name__}"]

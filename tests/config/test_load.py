@@ -397,6 +397,26 @@ def test_an_own_policy_that_could_never_work_is_a_mistake(line: str, tmp_path: P
     assert f"llm.yml:3: policies[0].{name}:P: `{name}:P` cannot work: {FLAWED[line]}" in str(caught.value)
 
 
+DECORATED = {
+    "async": "def d(f):\n @functools.wraps(f)\n async def run(self, call): return await asyncio.to_thread(f, self, call)\n return run",
+    "plain": "def d(f):\n @functools.wraps(f)\n def run(self, call): return f(self, call)\n return run",
+    "nameless": "def d(f):\n def run(self, call): return f(self, call)\n return run",
+}
+
+
+@pytest.mark.parametrize("kind", DECORATED)
+def test_a_decorated_policy_loads(kind: str, tmp_path: Path) -> None:
+    """A decorator may make a plain hook one to be awaited, or hand on what can be: no such policy is a mistake."""
+    hook = "def on_request(self, call): return None"
+    hook = hook if kind == "async" else f"async {hook}"
+    (tmp_path / f"decorated_{kind}.py").write_text(
+        f"import asyncio, functools\nfrom policies.base import Policy\n{DECORATED[kind]}\n"
+        f"class P(Policy):\n    @d\n    {hook}\n"
+    )
+    assert load_text(f"{MINIMAL}policies: ['decorated_{kind}:P']", {}, str(tmp_path)).policies
+    sys.path.remove(str(tmp_path))
+
+
 ENDS_PROCESS = {
     "at import": "raise SystemExit(3)",
     "when built": "def __init__(self, config, kit): raise SystemExit(3)",
@@ -425,7 +445,7 @@ def test_an_own_constructor_may_forget_ours(tmp_path: Path) -> None:
     describe itself is still checked."""
     code = (
         "from policies.base import Policy\nclass P(Policy):\n    def __init__(self, config, kit): pass\n"
-        "class Q(P):\n    def describe(self): raise RuntimeError('secret')\n    def warnings(self): raise KeyError('secret')\n"
+        "class Q(P):\n    def describe(self): raise RuntimeError('secret')\n    def warnings(self): raise SystemExit('secret')\n"
     )
     (tmp_path / "forgetful_plugin.py").write_text(code)
     config = load_text(f"{MINIMAL}policies: ['forgetful_plugin:P', 'forgetful_plugin:Q']", {}, str(tmp_path))
@@ -436,7 +456,7 @@ def test_an_own_constructor_may_forget_ours(tmp_path: Path) -> None:
     assert built[0].kit.config is config
     report = describe(config, built, {})
     assert [row["settings"] for row in report["policies"]] == [{}, {"error": "`describe` raised RuntimeError"}]
-    assert "llm.yml: forgetful_plugin:Q: `warnings` raised KeyError" in report["warnings"]
+    assert "llm.yml: forgetful_plugin:Q: `warnings` raised SystemExit" in report["warnings"]
 
 
 @pytest.mark.parametrize("name", ["proxy", "policies"])

@@ -135,6 +135,8 @@ class Misbehaves(Policy):
                 yield self._act("source")
 
             return Reply(source())
+        if self.config.where == "answer":
+            return Reply(self._act("answer"))
         return self._act("request")
 
     def claims(self, call: Call) -> Any:
@@ -169,6 +171,41 @@ class Swallows(Policy):
             await asyncio.sleep(30)
         except asyncio.CancelledError:
             EVENTS.append("swallowed")
+
+
+class Turns(Policy):
+    """Wait, and make a failure of being told to stop."""
+
+    async def on_request(self, call: Call) -> None:
+        EVENTS.append("waits")
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            raise RuntimeError("turned") from None
+
+
+class Yields(Policy):
+    """Take a claim from a generator: one call a minute."""
+
+    def claims(self, call: Call) -> Any:
+        yield Claim("rate", call.caller.team, "yields", 1, 1, window=60.0)
+
+
+class ExitsClosed(Policy):
+    """Answer from a generator that would end the process when it is closed."""
+
+    async def on_request(self, call: Call) -> Reply:
+        async def source():
+            envelope = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "own"}
+            try:
+                while True:
+                    delta = {"content": "bad"}
+                    yield Chunk({**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+            finally:
+                EVENTS.append("closed")
+                raise SystemExit(3)
+
+        return Reply(source())
 
 
 class Header(Policy):

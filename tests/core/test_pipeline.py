@@ -120,6 +120,7 @@ MISDEEDS = [
     *((where, how) for where in ("request", "claims", "admitted", "refusal", "source", "reply", "feed", "flush")
       for how in ("cancelled", "exit", "interrupt", "closed", "lost")),
     ("request", "number"), ("request", "bad status"), ("claims", "number"), ("claims", "words"), ("source", "number"),
+    ("answer", "number"), ("answer", "none"), ("refusal", "number"),
     ("feed", "none"), ("feed", "number"), ("flush", "none"),
 ]  # fmt: skip
 
@@ -142,7 +143,8 @@ async def test_whatever_a_policy_does_is_its_own_fault(where, how):
 
 
 @pytest.mark.parametrize(
-    ("where", "how"), [pair for pair in MISDEEDS if pair[0] not in ("source", "refusal") and pair[1] != "bad status"]
+    ("where", "how"),
+    [pair for pair in MISDEEDS if pair[0] not in ("source", "answer", "refusal") and pair[1] != "bad status"],
 )
 async def test_in_shadow_mode_a_fault_is_no_refusal(where, how):
     """A policy with `enforce: false` that fails in any hook is counted and logged; the call passes, and is answered."""
@@ -235,6 +237,33 @@ async def test_no_policy_is_asked_once_the_client_has_left():
         (line,) = await side.lines()
         assert (line["outcome"], line["provider"]) == ("client_gone", None)
         assert plugins.EVENTS == ["waits", "swallowed"]
+
+
+async def test_a_cancel_that_a_watching_policy_turns_into_a_failure_still_ends_the_call():
+    """At shutdown no call goes on upstream because a policy with `enforce: false` made an error of its cancel."""
+    async with inline(policies(("Turns", {"enforce": False}))) as side:
+        asked = asyncio.ensure_future(side.chat())
+        while not plugins.EVENTS:
+            await asyncio.sleep(0.01)
+        (call,) = side.side.calls
+        call.leave("shutdown")
+        assert (await asked).json()["error"]["code"] == "overloaded"
+        (line,) = await side.lines()
+        assert (line["outcome"], line["provider"]) == ("shutdown", None)
+
+
+async def test_claims_may_come_from_a_generator():
+    """A policy that yields its claims limits like one that returns them: the second call of a limit of one is refused."""
+    async with inline(policies("Yields")) as side:
+        assert [(await side.chat()).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_a_source_that_exits_when_it_is_closed_ends_nothing_else():
+    """`sys.exit()` in the `finally` of a policy's generator does not end the process."""
+    async with inline(policies("RefusesReply", "ExitsClosed")) as side:
+        for _ in range(2):
+            assert "bad_word" in (await side.chat(stream=True)).text
+        assert plugins.EVENTS == ["closed", "closed"]
 
 
 async def test_a_reply_that_its_filters_take_away_is_the_policys_doing(upstream):
