@@ -6,6 +6,10 @@ cd "$(dirname "$0")/../.."
 here=tests/programs
 PATH=$PATH:/usr/sbin:/sbin
 
+within() { # run a command for at most so many seconds: a network that swallows packets must not hold up the tests
+  if command -v timeout >/dev/null; then timeout -k 10 "$@"; else shift && "$@"; fi
+}
+
 missing=""
 for program in nginx redis-server; do
   command -v "$program" >/dev/null || missing="$missing $program"
@@ -28,7 +32,7 @@ else
   export DEBIAN_FRONTEND=noninteractive
   short="-q -o Acquire::http::Timeout=20 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=60"
   # shellcheck disable=SC2086
-  { apt-get update $short && apt-get install -y --no-install-recommends $short $missing; } >"$log" 2>&1 </dev/null ||
+  { within 120 apt-get update $short && within 300 apt-get install -y --no-install-recommends $short $missing; } >"$log" 2>&1 </dev/null ||
     { tail -5 "$log" && echo "programs: apt-get could not install$missing. Their tests are skipped."; }
 fi
 
@@ -40,7 +44,7 @@ elif ! command -v npm >/dev/null; then
 else
   echo "programs: installing aimock with npm into $home ..."
   mkdir -p $home && cp $here/package.json $here/package-lock.json $home/ &&
-    npm ci --prefix $home --ignore-scripts --no-audit --no-fund --loglevel=error \
+    within 120 npm ci --prefix $home --ignore-scripts --no-audit --no-fund --loglevel=error \
       --fetch-timeout=30000 --fetch-retries=1 </dev/null &&
     cp $here/package-lock.json $home/.installed || echo "programs: npm could not install aimock. Its tests are skipped."
 fi
