@@ -208,6 +208,16 @@ class ExitsClosed(Policy):
         return Reply(source())
 
 
+class ExitsAsked(Policy):
+    """Let every call pass, and end the process for whoever asks about it."""
+
+    def describe(self) -> dict[str, Any]:
+        raise SystemExit(3)
+
+    def counters(self, caller: Any, features: Any) -> Any:
+        raise SystemExit(3)
+
+
 class Header(Policy):
     """Add headers that are none, and refuse with words that are no words if so told."""
 

@@ -266,6 +266,15 @@ async def test_a_source_that_exits_when_it_is_closed_ends_nothing_else():
         assert plugins.EVENTS == ["closed", "closed"]
 
 
+async def test_a_policy_that_exits_when_it_is_asked_about_itself_ends_nothing_else():
+    """`sys.exit()` in `describe` or `counters` costs the operator that one answer; the sidecar serves on."""
+    async with inline(policies("ExitsAsked")) as side:
+        rows = (await side.client.get("/admin/policies")).json()["policies"]
+        assert rows[0]["settings"] == {"error": "`describe` raised SystemExit"}
+        assert (await side.client.get("/v1/usage")).json()["error"]["code"] == "internal_error"
+        assert (await side.chat()).status_code == 200
+
+
 async def test_a_reply_that_its_filters_take_away_is_the_policys_doing(upstream):
     """A filter that lets nothing through refuses the reply; the provider is not blamed, and its breaker counts nothing."""
     provider = (
