@@ -52,8 +52,9 @@ class TextFilter(ChunkFilter, Protocol):
     def hear(self, text: str, data: bytes, choice: int) -> str | bytes | None:
         """Return what goes on for an event: bytes as they are, or a text for which an event is made; empty for nothing yet.
 
-        ``data`` is the event as the client gets it, ``choice`` the index of the choice it belongs to. None: it is
-        given to :meth:`feed` instead; nothing may have been taken note of.
+        ``data`` is the event as the client gets it, ``choice`` the index of the choice it belongs to, -1 for several
+        events of more than one, of which no new text can be made. None: it is given to :meth:`feed` instead; nothing may
+        have been taken note of.
         """
 
 

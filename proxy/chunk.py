@@ -19,7 +19,8 @@ class Slot:
     ``kind`` is ``content``, ``refusal``, ``reasoning``, ``arguments`` (JSON text), ``input`` (a custom
     tool's text), ``other`` (a reply's field that comes complete: a citation's title, what a vendor adds), or for
     requests any other name that describes the field. ``key`` tells the slots of one chunk apart and joins the
-    same logical text across a stream's chunks: ``(choice, kind, tool call index or part index)``.
+    same logical text across a stream's chunks: ``(choice, kind, tool call index or part index)``; that of ``other`` does
+    neither, for such a text belongs to no other.
     Assigning ``text`` writes through to the owner and marks it changed.
     """
 
@@ -77,7 +78,7 @@ class Chunk:
         return choices if isinstance(choices, list) else _NO_CHOICES
 
     def texts(self) -> Iterator[Slot]:
-        """Yield the writable text slots, delta or message alike: the known ones first, then whatever else is a string."""
+        """Yield the writable text slots, delta or message alike; and whatever else is a string."""
         data = self.data
         for choice in self.choices:
             index = choice.get("index", 0)

@@ -7,7 +7,7 @@ here=tests/programs
 PATH=$PATH:/usr/sbin:/sbin
 
 within() { # run a command for at most so many seconds: a network that swallows packets must not hold up the tests
-  if command -v timeout >/dev/null; then timeout -k 10 "$@"; else shift && "$@"; fi
+  if timeout --foreground 1 true 2>/dev/null; then timeout --foreground -k 10 "$@"; else shift && "$@"; fi
 }
 
 missing=""
