@@ -96,10 +96,8 @@ class Filters:
             chunks = self._through(step, one, chunks)
             try:
                 chunks = [*chunks, *one.flush()]
-            except ApiError as error:
-                raise refusal(self._call, step, error) from None
             except BaseException as error:
-                raise fault(self._call, step, error) from error
+                self._stop(step, one, error)
         return chunks
 
 

@@ -46,7 +46,7 @@ class Trips(Policy):
 
     def on_reply(self, call):
         wish = asked(call)
-        if wish not in (f"stop-{type(self).__name__}", f"break-{type(self).__name__}"):
+        if wish not in [f"{way}-{type(self).__name__}" for way in ("stop", "break", "late")]:
             return None
 
         class Filter:
@@ -54,6 +54,8 @@ class Trips(Policy):
 
             def feed(self, chunk):
                 self.seen += bool(chunk.choices and not chunk.startup)
+                if wish.startswith("late"):
+                    return (chunk,)
                 if self.seen == (1 if chunk.whole else 3):
                     if wish.startswith("stop"):
                         raise Refused(400, "bad_word", "The answer held a bad word.")
@@ -61,6 +63,8 @@ class Trips(Policy):
                 return (chunk,)
 
             def flush(self):
+                if wish.startswith("late"):
+                    raise Refused(400, "bad_word", "The answer held a bad word.")
                 return ()
 
         return Filter()
