@@ -198,6 +198,8 @@ class OpenAIDecoder(StreamDecoder):
             return
         if choices[0].get("finish_reason") is not None or self._endpoint != "chat":
             return
+        if choices[0].get("logprobs") is not None:
+            return  # they spell this chunk's text, and would go out with another's
         self._before = b""
         before, mark, rest = data.partition(b'"content":"')
         after = rest[rest.find(b'"') :]

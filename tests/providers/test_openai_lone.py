@@ -115,3 +115,17 @@ def test_several_events_in_one_read_are_passed_on_together() -> None:
         assert text == "a b} c" and sent == data.replace(b',"usage":null', b"") and sent.count(b"\n\n") == 3
         assert one.lone(data.replace(b"b} ", b"b\\n"), False) is None
         assert one.lone(data.replace(b"b} ", b""), False) is None
+
+
+def test_tokens_of_one_chunk_go_out_with_no_other_text() -> None:
+    """A chunk with logprobs is not what others are made like: a masked text would go out beside the tokens that spell it."""
+    token = {"token": "Hello", "logprob": -0.1, "bytes": None, "top_logprobs": []}
+    logprobs = orjson.dumps({"content": [token], "refusal": None})
+    spoken = event("absent", b'"Hello"').replace(b',"finish_reason"', b',"logprobs":%b,"finish_reason"' % logprobs)
+    one = decoder()
+    one.feed("", ENVELOPES["absent"] % b'"role":"assistant","content":""')
+    (chunk,) = one.feed("", spoken)
+    assert chunk.raw == spoken
+    assert one.lone(b"data: %b\n\n" % spoken, False) is None
+    one.feed("", event("absent", b'"Hello"'))
+    assert one.lone(b"data: %b\n\n" % event("absent", b'"Hello"'), False) is not None
