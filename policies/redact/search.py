@@ -131,6 +131,9 @@ class Look:
                 found.append((begin, Finding(low, high, detector)))
                 at = high if high > begin else end
                 continue
+            if end >= size - 1 and not self.final:
+                self.held = begin  # a check may look at two bytes behind its match
+                return
             if covers:
                 # Nearly always it would lose to the finding that it begins in: the engine asks where it does not.
                 while covers and covers[-1][1] <= begin:
@@ -139,9 +142,6 @@ class Look:
                     self.unasked.append(Unasked(begin, end, detector, spans))
                     at = end
                     continue
-            if end >= size - 1 and not self.final:
-                self.held = begin  # a check may look at two bytes behind its match
-                return
             if level + base + begin - last < 0:
                 if (at := self._region(detector, begin)) < 0:
                     self.held = begin

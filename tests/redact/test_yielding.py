@@ -55,6 +55,21 @@ def test_a_check_that_fails_late_fails_the_call() -> None:
         through(["<x=abc666>"], own=three())
 
 
+def test_it_is_asked_late_with_what_stands_behind_it() -> None:
+    """Two bytes behind a candidate decide, however a stream is cut: it waits for them though another's finding covers it."""
+    own = Engine(
+        [
+            Detector("three", r"[a-z0-9]{3,8}", group="own", replacement="[3]", priority=40, yields=True,
+                     check=lambda hit: hit.text[hit.end : hit.end + 2] != b"!?"),
+            Detector("one", r"<[a-z0-9]{1,6}=", group="own", replacement="[1]", priority=90),
+            Detector("two", r"=[a-z0-9]{1,8}", group="own", replacement="[2]", priority=80),
+        ]
+    )  # fmt: skip
+    for text, wanted in (("<x=abc4!?", "[1]abc4!?"), ("<x=abc4!.", "[1][3]!.")):
+        for at in range(len(text)):
+            assert through([text[:at], text[at:]], own=own) == wanted
+
+
 PART = st.sampled_from(["<", ">", "=", " ", "abc", "x0", "7", "<x=", "=abc4>", "<x=abc4>", "<x=ab0>"])
 
 
