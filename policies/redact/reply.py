@@ -218,17 +218,19 @@ class ReplyFilter:
                 changed |= self._at_once(slot)
             else:
                 here.append((slot.key, slot))
-        ended = []
-        for key, text in self._texts.items():
-            later = any(
-                k[0] == key[0] and _RANK[s.kind] > _RANK[text.kind] and (s.text or s.key[1] != "content")
-                for k, s in here
-            )
-            if all(k != key for k, _ in here) and (key[0] in finished or later):
-                ended.append(key)
+        last: dict[Key, int] = {}
+        later: dict[Any, int] = {}  # by choice: the rank of the latest text that began
+        for n, (key, slot) in enumerate(here):
+            last[key] = n
+            if slot.text or key[1] != "content":
+                later[key[0]] = max(later.get(key[0], 0), _RANK[slot.kind])
+        ended = [
+            key
+            for key, text in self._texts.items()
+            if key not in last and (key[0] in finished or later.get(key[0], 0) > _RANK[text.kind])
+        ]
         before = self._release(ended)
         said = {key[0] for key, slot in here if slot.text}
-        last = {key: n for n, (key, _) in enumerate(here)}
         for n, (key, slot) in enumerate(here):
             known = self._texts.get(key)
             if known is None:

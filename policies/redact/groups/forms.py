@@ -56,9 +56,6 @@ def _attribute(hit: Hit) -> Verdict:
     return span if named or digits > 1 or random_token(value) else False
 
 
-_GLUED: Final = (b"/", b"@", b"#", b".", b"-", b"+", b"|", b"&", b"$")
-
-
 def _session(hit: Hit) -> Verdict:
     return hit.spans[1] if random_token(hit.group(1).replace("%", "")) else False
 

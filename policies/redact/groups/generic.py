@@ -156,10 +156,6 @@ def _aws_secret(hit: Hit) -> Verdict:
     return lower > 5 and upper > 5 and digits > 0 and entropy(value) > 4.2 and not repetitive(value)
 
 
-def _aws_named(hit: Hit) -> Verdict:
-    return hit.spans[1] if not re.match(r"[A-Za-z0-9/+=]", hit.after.decode("latin-1")) else False
-
-
 def _forty() -> str:
     """Return the pattern of 40 characters of base 64 on their own, with a capital among the first 35."""
     tail = r"(?:[A-Za-z0-9]\b|[/+]\B)"
