@@ -5,6 +5,7 @@ A whole reply is a stream of one chunk, so every filter sees every reply.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -162,11 +163,14 @@ _TEXT_CHOICE: Final = CHOICE | {"text"}
 _PART: Final = frozenset((*(field for field, _ in _FIELDS), "role", "tool_calls", "audio", "function_call"))
 _CALL: Final = frozenset(("index", "id", "type", "function", "custom"))
 _FUNCTION: Final = frozenset(("name", "arguments", "input"))
-#: Below any other field: identifiers, and bytes that only their maker can read.
+#: Strings below any other field: identifiers, and bytes that only their maker can read. Objects in their place are
+#: looked through; an embedding, numbers or base 64 of them, is not.
 _STRUCTURE: Final = frozenset(
     ("id", "type", "role", "index", "format", "signature", "thought_signature", "encrypted_content", "data", "b64_json",
-     "mime_type", "object")
+     "mime_type", "object", "embedding")
 )  # fmt: skip
+#: A picture or a sound within a URL.
+_BASE64: Final = re.compile(r"data:[A-Za-z0-9.+/;=-]{0,128};base64,[A-Za-z0-9+/=_-]*").fullmatch
 
 
 def _others(owner: Chunk, holder: dict[str, Any], known: frozenset[str], index: int) -> Iterator[Slot]:
@@ -177,11 +181,9 @@ def _others(owner: Chunk, holder: dict[str, Any], known: frozenset[str], index: 
         row, skip = rows.pop()
         for key, value in row.items() if type(row) is dict else enumerate(row):
             kind = type(value)
-            if key in skip:
-                continue
             if kind is str:
-                if value and value[:5] != "data:":
+                if value and key not in skip and not (value[:5] == "data:" and _BASE64(value)):
                     yield Slot(owner, row, key, "other", (index, "other", n))
                     n += 1
-            elif kind is dict or kind is list:
+            elif (kind is dict or kind is list) and (key not in skip or (skip is _STRUCTURE and key != "embedding")):
                 rows.append((value, _STRUCTURE))

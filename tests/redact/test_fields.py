@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
+import struct
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ FIELDS: list[tuple[str, str, Any]] = [
     ("part", "reasoning_details", [{"type": "reasoning.summary", "summary": SECRET}]),
     ("part", "x_note", {"a": [{"b": SECRET}]}),
     ("part", "tool_calls", [{"id": "1", "index": 0, "x": SECRET, "function": {"name": "f", "arguments": "{}", "parsed": [SECRET]}}]),
+    ("part", "x_search", {"data": [{"title": SECRET}], "object": {"note": SECRET}}),
+    ("part", "x_note", f"data: {SECRET}"),
     ("choice", "x_note", SECRET),
     ("top", "citations", [f"https://x.io/ {SECRET}"]),
     ("top", "search_results", [{"title": SECRET, "url": SECRET}]),
@@ -116,6 +121,20 @@ def test_what_is_not_text_stays() -> None:
     (out,) = replies().feed(chunk)
     assert out.data["choices"][0]["delta"]["images"] == before["choices"][0]["delta"]["images"]
     assert out.data["choices"][0]["delta"]["tool_calls"][0]["extra_content"] == extra
+
+
+def test_embeddings_stay() -> None:
+    """Embeddings, numbers or base 64 of them (what the openai client asks for), pass as they came; what stands beside does not."""
+    rows = [struct.pack("<1536f", *(math.sin(n * i) / 30 for i in range(1536))) for n in range(1, 41)]
+    data = [
+        {"object": "embedding", "index": i, "embedding": base64.b64encode(row).decode()} for i, row in enumerate(rows)
+    ]
+    data.append({"object": "embedding", "index": 40, "embedding": [0.5, -0.25], "x_text": SECRET})
+    given = {"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+    chunk = Chunk(json.loads(json.dumps(given)), b"raw", whole=True)
+    (out,) = replies().feed(chunk)
+    data[40]["x_text"] = "[EMAIL]"
+    assert out.data == given
 
 
 async def test_names_of_members_are_masked_where_nothing_is_structure() -> None:
