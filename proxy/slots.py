@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,6 +50,8 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
     "input_audio": _STRUCTURAL | {"data"},
     "file": _STRUCTURAL | {"file_data", "file_id"},
 }
+#: The number of a token, or of a row: no text.
+_NUMBER: Final = re.compile(r"[0-9]{1,8}").fullmatch
 
 
 def slots(request: ApiRequest) -> Iterator[Slot]:
@@ -61,9 +64,14 @@ def slots(request: ApiRequest) -> Iterator[Slot]:
 
 
 class Name(Slot):
-    """The name of a member of an object, as a slot: the member takes its place under another name."""
+    """The name of a member of an object, as a slot. A member that gets another name goes behind the others."""
 
-    __slots__ = ()
+    __slots__ = ("_numbers",)
+
+    def __init__(self, owner: Any, holder: Any, field: str, path: tuple[Any, ...], numbers: dict[str, int]) -> None:
+        super().__init__(owner, holder, field, "name", (*path, field))
+        #: How often each name was given: names that are masked alike are told apart by a number.
+        self._numbers = numbers
 
     @property
     def text(self) -> str:
@@ -73,14 +81,14 @@ class Name(Slot):
     @text.setter
     def text(self, value: str) -> None:
         held, old = self._holder, self._field
-        number = 1
-        self._field = value
-        while self._field in held:  # two names that are masked alike
+        number = self._numbers.get(value, 1)
+        name = value if number == 1 else f"{value} {number}"
+        while name in held:
             number += 1
-            self._field = f"{value} {number}"
-        members = [(self._field if name == old else name, member) for name, member in held.items()]
-        held.clear()
-        held.update(members)
+            name = f"{value} {number}"
+        self._numbers[value] = number
+        held[name] = held.pop(old)
+        self._field = name
         self._owner.touch()
 
 
@@ -100,7 +108,19 @@ def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset
             if skip is not _FREE and isinstance(key, str):
                 below = _BELOW.get(key, skip if path else _STRUCTURAL if key in _SHAPED else _FREE)
             yield from _leaves(owner, value, (*path, key), below)
-        if type(key) is str and (skip is _FREE or (not path and key not in _KNOWN)) and not key.isdigit():
+        if type(key) is str and (skip is _FREE or (not path and key not in _KNOWN)) and not _NUMBER(key):
             names.append(key)
-    for name in names:
-        yield Name(owner, node, name, "name", (*path, name))
+    if not names:
+        return
+    asked = set(names)
+    numbers: dict[str, int] = {}
+    moved = False
+    for key in list(node):
+        if key in asked:
+            slot = Name(owner, node, key, path, numbers)
+            yield slot
+            if slot.text != key:
+                moved = True
+                continue
+        if moved:  # all that stands behind a member that moved does so, too: the order stays
+            node[key] = node.pop(key)

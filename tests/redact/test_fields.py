@@ -141,7 +141,7 @@ async def test_names_of_members_are_masked_where_nothing_is_structure() -> None:
     """A caller's own names (metadata, biases, fields we do not know) are text: masked, in place, none lost."""
     body = {
         **chat("hi"),
-        "metadata": {"a": "1", SECRET: SECRET, "bob@example.com": "2", "z": "3"},
+        "metadata": {"a": "1", SECRET: SECRET, "7": "7", "bob@example.com": "2", "z": "3", "4111111111111111": "4"},
         "logit_bias": {"50256": -100, SECRET: 1},
         "x_rows": [{"deep": {SECRET: {SECRET: 1}}}],
         SECRET: True,
@@ -150,7 +150,9 @@ async def test_names_of_members_are_masked_where_nothing_is_structure() -> None:
     made = policy(patterns=[{"name": "badge", "regex": r"\d{5}"}])
     await made.on_request(asked)
     sent = asked.request.body
-    assert list(sent["metadata"].items()) == [("a", "1"), ("[EMAIL]", "[EMAIL]"), ("[EMAIL] 2", "2"), ("z", "3")]
+    assert list(sent["metadata"].items()) == [
+        ("a", "1"), ("[EMAIL]", "[EMAIL]"), ("7", "7"), ("[EMAIL] 2", "2"), ("z", "3"), ("[CREDIT_CARD]", "4"),
+    ]  # fmt: skip
     assert sent["logit_bias"] == {"50256": -100, "[EMAIL]": 1}  # a token's number is no text
     assert sent["x_rows"] == [{"deep": {"[EMAIL]": {"[EMAIL]": 1}}}] and sent["[EMAIL]"] is True
     assert SECRET not in json.dumps(sent)
