@@ -69,7 +69,10 @@ class Filters:
         """Ask the only filter about an event that says nothing but text; see :class:`policies.base.TextFilter`."""
         step, one = self._chain[0]
         try:
-            return one.hear(text, data, choice)  # type: ignore[attr-defined, no-any-return]
+            out: str | bytes | None = one.hear(text, data, choice)  # type: ignore[attr-defined]
+            if type(out) is bytes or type(out) is str or out is None:
+                return out
+            raise TypeError("hear returned neither a text nor bytes nor None")
         except BaseException as error:
             self._stop(step, one, error)
 

@@ -162,6 +162,26 @@ class Misbehaves(Policy):
         return self._act("flush", ())
 
 
+class Hears(Misbehaves):
+    """The same for a filter that takes a stream's words as text: it marks the first one."""
+
+    def on_reply(self, call: Call) -> Any:
+        class Filter:
+            heard = 0
+
+            def feed(self, chunk: Chunk) -> Any:
+                return (chunk,)
+
+            def hear(own, text: str, data: bytes, choice: int) -> Any:
+                own.heard += 1
+                return f"{text}!" if own.heard == 1 else self._act("hear", data)
+
+            def flush(self) -> Any:
+                return ()
+
+        return Filter()
+
+
 class Swallows(Policy):
     """Wait, and take no notice of being told to stop."""
 

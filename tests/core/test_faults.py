@@ -8,6 +8,8 @@ import pytest
 from tests.core import plugins
 from tests.core.inline import inline
 from tests.core.test_pipeline import HERE, events, policies, said
+from tests.fakes.scripted import Scripted, stream_of
+from tests.fakes.scripted import events as stream_events
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +64,28 @@ async def test_whatever_a_policy_does_is_its_own_fault(where, how):
         assert len(await side.lines("policy_failed")) == 2
         assert side.side.in_flight == 0
         assert not side.side.calls
+
+
+@pytest.mark.parametrize("how", ["cancelled", "exit", "interrupt", "closed", "lost", "number", "words"])
+async def test_a_filter_that_fails_at_a_word_ends_the_stream(how):
+    """What a filter makes of a word goes on; raising, or a result of the wrong kind, is an error frame and its fault."""
+
+    async def words(seen):
+        for event in stream_events(seen, chunks=6):
+            yield event.data
+            await asyncio.sleep(0.01)  # each is a read of its own
+
+    async with Scripted(lambda seen: stream_of(seen, words(seen))) as provider:
+        entry = f"{{kind: openai, base_url: {provider.url}/v1, api_key: key}}"
+        config = f"default_provider: fake\nproviders: {{fake: {entry}}}\n"
+        async with inline(config + policies(("Hears", {"where": "hear", "how": how}))) as side:
+            response = await side.chat("some words", stream=True)
+            *told, last = events(response.text)
+            assert last["error"]["code"] == "policy_unavailable" and "[DONE]" not in response.text
+            assert [row["choices"][0]["delta"]["content"] for row in told] == ["", " 000001", " 000002!"]
+            (line,) = await side.lines()
+            assert (line["outcome"], line["code"]) == ("fault", "policy_unavailable")
+            assert len(await side.lines("policy_failed")) == 1
 
 
 @pytest.mark.parametrize(
