@@ -50,6 +50,12 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
     "input_audio": _STRUCTURAL | {"data"},
     "file": _STRUCTURAL | {"file_data", "file_id"},
 }
+#: Names at the top of a chat's body whose values are numbers, truths, structure, or the messages themselves.
+_WORDLESS: Final = frozenset(
+    ("messages", "model", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "presence_penalty",
+     "frequency_penalty", "logprobs", "top_logprobs", "stream", "store", "parallel_tool_calls", "service_tier",
+     "reasoning_effort", "verbosity")
+)  # fmt: skip
 #: The number of a token, or of a row: no text.
 _NUMBER: Final = re.compile(r"[0-9]{1,8}").fullmatch
 
@@ -60,7 +66,15 @@ def slots(request: ApiRequest) -> Iterator[Slot]:
     Where nothing is structure the members' names are the caller's words, too: they follow what stands below them. A
     slot may be written to as it comes.
     """
-    return _leaves(request, request.body, (), _TOP)
+    body = request.body
+    if request.simple and _WORDLESS.issuperset(body):  # most of all requests
+        return _contents(request, body["messages"])
+    return _leaves(request, body, (), _TOP)
+
+
+def _contents(owner: ApiRequest, messages: list[dict[str, Any]]) -> Iterator[Slot]:
+    for i, message in enumerate(messages):
+        yield Slot(owner, message, "content", "content", ("messages", i, "content"))
 
 
 class Name(Slot):

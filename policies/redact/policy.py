@@ -87,7 +87,7 @@ class Redact(Policy[RedactConfig]):
     # --- the request
 
     async def on_request(self, call: Call) -> None:
-        kinds = unscanned(call.request.body)
+        kinds = {} if call.request.simple else unscanned(call.request.body)
         for kind, n in kinds.items():
             self.kit.metrics.unscanned(kind, n)
         if kinds and self.config.on_unscannable == "block":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from policies.redact.engine import DetectorFailed, Engine
-from policies.redact.lanes import JsonLane, Lane, PlainLane
+from policies.redact.lanes import JsonLane, Lane, PlainLane, masked_text
 from policies.redact.mask import Masker
 from policies.redact.restore import Originals, Restorer
 from proxy.chunk import CHOICE, ENVELOPE, PIECES, Chunk, Slot
@@ -118,7 +118,14 @@ class ReplyFilter:
     def _at_once(self, slot: Slot) -> bool:
         """Put one complete text through; tell whether it changed."""
         before = slot.text
-        after = self._text(slot.kind).feed(before, final=True)
+        if slot.kind == "arguments" or self._watch or self._originals:
+            after = self._text(slot.kind).feed(before, final=True)
+        else:
+            raw = before.encode("utf-8", "surrogatepass")
+            findings = self._engine.decide(raw, 0, True)[1]
+            if not findings:
+                return False
+            after = masked_text(raw, 0, len(raw), findings, self._masker.replace)
         if after == before:
             return False
         slot.text = after

@@ -12,6 +12,9 @@ import pytest
 
 from policies.redact.reply import ReplyFilter
 from proxy.chunk import Chunk
+from proxy.errors import ApiError
+from proxy.request import ChatRequest
+from proxy.slots import _TOP, _WORDLESS, _leaves
 from tests.redact.helpers import call, chat, delta, policy, said
 
 SECRET = "ann@example.com"
@@ -168,3 +171,19 @@ async def test_words_are_structure_objects_are_not() -> None:
     assert SECRET not in json.dumps(asked.request.body) and asked.request.body["tool_choice"]["function"] == {
         "name": "f"
     }
+
+
+@pytest.mark.parametrize("name", sorted(_WORDLESS - {"messages", "model"}))
+def test_a_simple_request_holds_no_words_but_its_messages(name: str) -> None:
+    """Fields that are passed over without a look take no words, or none that are text."""
+    plain: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "to ann@example.com"}]}
+    values: list[Any] = ["ann@example.com", 1, True, ["ann@example.com"], {"ann@example.com": "ann@example.com"}]
+    for value in values:
+        body = {**plain, name: value}
+        try:
+            request = ChatRequest(body)
+        except ApiError:
+            continue
+        short = [(slot.kind, slot.key, slot.text) for slot in request.texts()]
+        assert request.simple
+        assert short == [(s.kind, s.key, s.text) for s in _leaves(request, body, (), _TOP)], value
