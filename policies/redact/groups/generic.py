@@ -197,8 +197,8 @@ DETECTORS: Final = (
              r"[\"']?([A-Za-z0-9+/=_.:-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),
     Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
              weight=DEAR, check=_bearer),
-    Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=DEAR, check=_not_public),
-    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=DEAR, check=_password),
+    Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=512, check=_not_public),
+    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=512, check=_password),
     Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
              r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, weight=MEDIUM, check=_spoken),
     Detector("spoken_secret", r"(?i)\b(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]{1,4}"
