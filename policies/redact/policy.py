@@ -13,7 +13,8 @@ from policies.base import ApiError, Call, Policy, Slot
 from policies.redact.config import RedactConfig
 from policies.redact.detector import Detector
 from policies.redact.engine import DetectorFailed, Engine
-from policies.redact.lanes import JsonLane, Lane, PlainLane, masked_text
+from policies.redact.json_lane import JsonLane
+from policies.redact.lanes import Lane, PlainLane, masked_text
 from policies.redact.mask import Action, Direction, Masker, failed
 from policies.redact.packs import Pack, PackError
 from policies.redact.reply import ReplyFilter

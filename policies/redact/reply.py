@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from policies.redact.engine import DetectorFailed, Engine
-from policies.redact.lanes import JsonLane, Lane, PlainLane, masked_text
+from policies.redact.json_lane import JsonLane
+from policies.redact.lanes import Lane, PlainLane, masked_text
 from policies.redact.mask import Masker
 from policies.redact.restore import Originals, Restorer
 from proxy.chunk import CHOICE, ENVELOPE, PIECES, Chunk, Slot

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from policies.redact.lanes import escape
+from policies.redact.json_lane import escape
 
 _NUMBERED: Final = re.compile(r"\[[^\[\]]+_\d+\]")
 

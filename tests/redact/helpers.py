@@ -11,7 +11,8 @@ from typing import Any
 from policies.redact import Redact
 from policies.redact.config import RedactConfig
 from policies.redact.engine import Engine
-from policies.redact.lanes import JsonLane, PlainLane
+from policies.redact.json_lane import JsonLane
+from policies.redact.lanes import PlainLane
 from policies.redact.whole import ALL, builtin
 from proxy.call import Call, Caller
 from proxy.chunk import Chunk
