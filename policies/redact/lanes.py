@@ -42,7 +42,7 @@ class PlainLane:
         "_buffer",
         "_dead",
         "_decide",
-        "_engine",
+        "_front",
         "_heads",
         "_held",
         "_past",
@@ -53,10 +53,10 @@ class PlainLane:
     )
 
     def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
-        self._engine = engine
         self._decide = engine.decide
-        self._dead = engine.dead
-        self._heads = engine.heads
+        self._front = front = engine.front
+        self._dead = front.dead
+        self._heads = front.heads
         self._replace = replace
         self._trail = Trail() if trail is None else trail
         self._buffer = b""
@@ -71,8 +71,8 @@ class PlainLane:
         if held is not None:
             if not final:
                 # Most of what streams bring: a word behind a word, or the rest of one, all known.
-                if text in self._heads or (_WORD(text) and self._engine.is_head(text)):
-                    if held in self._dead or self._engine.is_over(held, text):
+                if text in self._heads or (_WORD(text) and self._front.is_head(text)):
+                    if held in self._dead or self._front.is_over(held, text):
                         past = self._past
                         past.append(held)
                         self._held = text
@@ -80,7 +80,7 @@ class PlainLane:
                         if len(past) > _PAST:
                             self._recall("")
                         return held
-                elif (joined := held + text) in self._heads or (_WORD(joined) and self._engine.is_head(joined)):
+                elif (joined := held + text) in self._heads or (_WORD(joined) and self._front.is_head(joined)):
                     self._held = joined
                     self.whole = False
                     return ""
