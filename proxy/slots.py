@@ -74,7 +74,10 @@ def slots(request: ApiRequest) -> Iterator[Slot]:
 
 def _contents(owner: ApiRequest, messages: list[dict[str, Any]]) -> Iterator[Slot]:
     for i, message in enumerate(messages):
-        yield Slot(owner, message, "content", "content", ("messages", i, "content"))
+        if len(message) == 2 and type(message.get("content")) is str:
+            yield Slot(owner, message, "content", "content", ("messages", i, "content"))
+        else:  # a policy put it there, and did not say so
+            yield from _leaves(owner, message, ("messages", i), _STRUCTURAL)
 
 
 class Name(Slot):

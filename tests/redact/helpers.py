@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -102,3 +104,24 @@ def arguments(text: str, n: int = 0) -> list[dict[str, Any]]:
 def said(chunks: Sequence[Chunk], kind: str = "content", index: int = 0) -> str:
     """Return one text of a reply, put together from its chunks."""
     return "".join(s.text for c in chunks for s in c.texts() if s.kind == kind and s.key[0] == index)
+
+
+async def stalls(made: Redact, asked: Call) -> tuple[float, float]:
+    """Let ``made`` look at a request; return the longest time in which nothing else ran, and the whole, in CPU seconds."""
+    worst, last, done = 0.0, 0.0, False
+
+    async def watch() -> None:
+        nonlocal worst, last
+        while not done:
+            now = time.process_time()
+            worst, last = max(worst, now - last), now
+            await asyncio.sleep(0)
+
+    last = started = time.process_time()
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    await made.on_request(asked)
+    whole = time.process_time() - started
+    done = True
+    await watcher
+    return worst, whole

@@ -187,3 +187,14 @@ def test_a_simple_request_holds_no_words_but_its_messages(name: str) -> None:
         short = [(slot.kind, slot.key, slot.text) for slot in request.texts()]
         assert request.simple
         assert short == [(s.kind, s.key, s.text) for s in _leaves(request, body, (), _TOP)], value
+
+
+def test_a_message_that_a_policy_added_unsaid_is_looked_into() -> None:
+    """A policy may change the body without a word of it: its messages' other fields are texts all the same."""
+    request = ChatRequest({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    request.body["messages"] += [
+        {"role": "user", "name": "ann@example.com", "content": [{"type": "text", "text": "bob@example.org"}]},
+        {"role": "tool", "tool_call_id": "1", "content": "eve@example.net"},
+    ]
+    assert request.simple
+    assert [s.text for s in request.texts()] == ["hi", "ann@example.com", "bob@example.org", "eve@example.net"]

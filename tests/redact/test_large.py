@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from typing import Any
 
 import pytest
 
-from tests.redact.helpers import call, chat, policy
+from tests.redact.helpers import call, chat, policy, stalls
 
 
 async def stall(body: dict[str, Any], mode: str) -> tuple[float, float]:
     """Return the longest time in which nothing else ran, and the whole time, in seconds of CPU."""
     made = policy(mode=mode)
     await made.on_request(call(chat("a@b.io")))
-    asked = call(body)
-    worst, last, done = 0.0, 0.0, False
-
-    async def watch() -> None:
-        nonlocal worst, last
-        while not done:
-            now = time.process_time()
-            worst, last = max(worst, now - last), now
-            await asyncio.sleep(0)
-
-    last = started = time.process_time()
-    watcher = asyncio.create_task(watch())
-    await asyncio.sleep(0)
-    await made.on_request(asked)
-    whole = time.process_time() - started
-    done = True
-    await watcher
-    return worst, whole
+    return await stalls(made, call(body))
 
 
 @pytest.mark.parametrize("mode", ["mask", "restore"])
