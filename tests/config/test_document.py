@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
 import pytest
 
 from proxy.config.document import MAX_BYTES, read
 from proxy.config.problem import ConfigError
+from tests.timing import least, slowness
 
 
 def value(text: str) -> object:
     """Return what ``text`` means as an unquoted scalar."""
     return read(f"key: {text}", "llm.yml").tree["key"]
+
+
+def reading(text: str | bytes) -> float:
+    """Return the CPU seconds until a file is read or refused."""
+
+    def work() -> None:
+        with contextlib.suppress(ConfigError):
+            read(text, "llm.yml")
+
+    return least(work, 1)
 
 
 @pytest.mark.parametrize(
@@ -100,31 +110,26 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 )  # fmt: skip
 def test_hostile_and_broken_files_are_refused_fast(text: str | bytes, sentence: str) -> None:
     """T24: objects, bombs, depth, size and syntax errors: one sentence, well under a second."""
-    began = time.process_time()
     with pytest.raises(ConfigError) as caught:
         read(text, "llm.yml")
     assert sentence in str(caught.value)
-    assert time.process_time() - began < 1
+    assert reading(text) < 1 * slowness()
 
 
 @pytest.mark.parametrize("line", ["key{i}: {{a: {i}, b: [x, y]}}\n", "- [x,x,x,x,x,x,x,x]\n", "k{i}: *a\n"])
 def test_a_file_of_the_largest_size_is_read_in_time(line: str) -> None:
     """Up to a mebibyte, whatever is in it, the answer takes less than a second."""
     text = "k: &a 1\n" + "".join(line.format(i=i) for i in range(60_000))
-    began = time.process_time()
-    with contextlib.suppress(ConfigError):
-        read(text[: MAX_BYTES - 1].rsplit("\n", 1)[0], "llm.yml")
-    assert time.process_time() - began < 1
+    assert reading(text[: MAX_BYTES - 1].rsplit("\n", 1)[0]) < 1 * slowness()
 
 
 def test_merges_of_merges_stay_linear() -> None:
     """Many merges of one large mapping end at the limit of values, not after minutes."""
     base = "base: &b\n" + "".join(f"  k{i}: 1\n" for i in range(500))
     text = base + "".join(f"m{i}:\n  <<: *b\n" for i in range(5_000))
-    began = time.process_time()
     with pytest.raises(ConfigError, match="more than 30,000 values"):
         read(text, "llm.yml")
-    assert time.process_time() - began < 1
+    assert reading(text) < 1 * slowness()
 
 
 def test_an_empty_file_is_an_empty_tree() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.redact.helpers import call, chat, policy, stalls
+from tests.timing import slowness
 
 
 async def stall(body: dict[str, Any], mode: str) -> tuple[float, float]:
@@ -22,7 +23,7 @@ async def test_many_small_texts_yield(mode: str) -> None:
     """A body of a hundred thousand short strings stalls nobody: they are found as they are looked at."""
     body = {**chat("x"), "x_rows": [{"a": "hello", "b": "world"} for _ in range(50_000)]}
     worst = min([(await stall(body, mode))[0] for _ in range(2)])
-    assert worst < 0.05, worst
+    assert worst < 0.05 * slowness(), worst
 
 
 async def test_arguments_dense_with_findings_cost_what_their_size_costs() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import random
-import time
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +19,7 @@ from policies.redact.packs import Pack
 from policies.redact.whole import ALL, builtin
 from tests.redact.attacks import GENERIC, Attack, attacks
 from tests.redact.helpers import call, cut, engine, policy, through, word
+from tests.timing import least, slowness
 
 MIB = 1 << 20
 #: What a finding may cost: the design document's thousand lines hold two thousand, and may take 50 ms; twice that,
@@ -32,35 +32,14 @@ def attack(unit: str, size: int) -> bytes:
     return raw * (size // len(raw))
 
 
-def slowness() -> float:
-    """Return how much slower this machine is, just now, than one where a bare loop's turn takes 15 ns; at least 1."""
-    best = 1e9
-    for _ in range(5):
-        started = time.process_time()
-        for _ in range(100_000):
-            pass
-        best = min(best, time.process_time() - started)
-    return max(1.0, best / 100_000 / 15e-9)
-
-
 def spent(made: Engine, text: bytes, enough: float = 0.0) -> tuple[float, int]:
-    """Return the CPU seconds of one look at ``text``, the best of three or the first below ``enough``; the findings.
+    """Return the CPU seconds of one look at ``text``, the least of three or the first below ``enough``; the findings."""
+    found: list[Any] = []
 
-    Without the collector, which would go through all that this process's other tests have left, and the more often the
-    more is found: in a sidecar that is frozen.
-    """
-    best, found = 1e9, 0
-    gc.disable()
-    try:
-        for _ in range(3):
-            started = time.process_time()
-            found = len(made.decide(text, 0, True)[1])
-            best = min(best, time.process_time() - started)
-            if best <= enough:
-                break
-    finally:
-        gc.enable()
-    return best, found
+    def look() -> None:
+        found[:] = made.decide(text, 0, True)[1]
+
+    return least(look, enough), len(found)
 
 
 @pytest.mark.slow
@@ -283,10 +262,13 @@ def test_a_stream_of_single_characters_is_linear() -> None:
     made = Engine(builtin(("secrets", "pii")))
     for unit in ("a", "1 ", "-----BEGIN PRIVATE KEY-----"):
         text = attack(unit, 3_000)
-        lane, started = PlainLane(made, word), time.process_time()
-        for char in text.decode():
-            lane.feed(char)
-        assert time.process_time() - started < 1.5, unit
+
+        def stream(text: bytes = text) -> None:
+            lane = PlainLane(made, word)
+            for char in text.decode():
+                lane.feed(char)
+
+        assert least(stream, 1.5) < 1.5 * slowness(), unit
 
 
 def test_a_prefilter_out_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

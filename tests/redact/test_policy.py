@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from proxy.errors import ApiError
 from tests.redact.helpers import Log, call, chat, policy, stalls
+from tests.timing import least, slowness
 
 CANARY = "canary.bird@example.com"
 
@@ -260,12 +261,11 @@ def test_unknown_detectors_are_named_with_a_suggestion() -> None:
         policy(builtin=["secret"])
 
 
-async def test_a_hostile_pattern_is_linear() -> None:
+def test_a_hostile_pattern_is_linear() -> None:
     """What would backtrack for ever elsewhere takes linear time here: promise T15."""
     own = [{"name": "evil", "regex": r"(a+)+$"}, {"name": "evil2", "regex": r"(a|aa)+b"}]
-    started = time.process_time()
-    await send(chat("a" * 200_000 + "!"), builtin=[], patterns=own)
-    assert time.process_time() - started < 1.0
+    text = chat("a" * 200_000 + "!")
+    assert least(lambda: asyncio.run(send(text, builtin=[], patterns=own)), 1.0) < 1.0 * slowness()
 
 
 async def test_a_detector_that_fails_refuses_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ async def test_large_bodies_yield() -> None:
         text = asked.request.body["messages"][0]["content"]
         for word in ("[EMAIL]", "[API_KEY]", "[PHONE]", "[IP_ADDRESS]"):
             assert text.count(word) == 1_500
-    assert worst[-1] < 0.05, worst
+    assert worst[-1] < 0.05 * slowness(), worst
 
 
 def test_what_check_prints() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import time
 from typing import Any
 
 import orjson
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from proxy.chunk import Chunk
 from proxy.errors import ApiError
 from tests.redact.helpers import Log, arguments, call, chat, cut, delta, policy, said
+from tests.timing import least, slowness
 
 
 def run(chunks: list[Chunk], made: Any = None, originals: dict[str, str] | None = None) -> list[Chunk]:
@@ -298,9 +298,10 @@ def test_many_originals_cost_what_is_given_back() -> None:
         {"id": str(i), "function": {"name": "f", "arguments": f'{{"a":"[EMAIL_{i}]"}}'}} for i in range(100)
     ]}  # fmt: skip
     whole = Chunk({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, b"", whole=True)
-    started = time.process_time()
-    (out,) = run([whole], policy(mode="restore"), originals)
-    assert time.process_time() - started < 0.1
+    outs: list[Any] = []
+    took = least(lambda: outs.append(run([whole], policy(mode="restore"), originals)), 0.1)
+    assert took < 0.1 * slowness()
+    (out,) = outs[0]
     assert said([out]) == "user9999@example.com [EMAIL_99999] [EMAIL_1"
     assert said([out], "arguments").count("@example.com") == 100
 
@@ -322,6 +323,5 @@ def test_a_chunk_of_many_calls_costs_what_its_size_costs() -> None:
     chosen = policy().on_reply(call(chat("hi")))
     calls = [delta(tool_calls=[{"index": i, "function": {"arguments": '"x'}} for i in range(2_000)]) for _ in "ab"]
     list(chosen.feed(calls[0]))
-    began = time.process_time()
-    list(chosen.feed(calls[1]))
-    assert time.process_time() - began < 0.2  # some 15 microseconds for each; it was 230
+    # Some 15 microseconds for each; it was 230.
+    assert least(lambda: list(chosen.feed(calls[1])), 0.2) < 0.2 * slowness()
