@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,8 +14,18 @@ from policies.redact.mask import Action, Mode
 from policies.redact.syntax import PatternError
 from proxy.config.problem import did_you_mean
 
-#: Characters that a pattern without a bound of its own may match, unless it sets ``max_length``.
+#: Bytes that a pattern without a bound of its own may match, unless it sets ``max_length``.
 UNBOUNDED: Final = 1_024
+
+
+def bounded_detector(name: str, regex: str, longest: int | None, **settings: Any) -> Detector:
+    """Return a detector whose matches have at most ``longest`` characters; None: as many as the pattern says."""
+    found = Detector(name, regex, longest=longest or CAP, **settings)
+    if longest is None and found.node.most > CAP:
+        return Detector(name, regex, cap=UNBOUNDED, **settings)
+    if longest is not None and found.node.least > longest:
+        raise PatternError(f"its shortest match has {found.node.least} characters, `max_length` allows {longest}")
+    return found
 
 
 class Pattern(BaseModel):
@@ -38,14 +48,10 @@ class Pattern(BaseModel):
     def detector(self) -> Detector:
         """Return the detector; raise ValueError, naming the pattern, where the regex cannot be used."""
         try:
-            found = Detector(self.name, self.regex, group="own", replacement=self.replacement, priority=self.priority,
-                             cap=self.max_length or CAP)  # fmt: skip
-            if self.max_length is None and found.node.most > CAP:
-                found = Detector(self.name, self.regex, group="own", replacement=self.replacement,
-                                 priority=self.priority, cap=UNBOUNDED)  # fmt: skip
+            return bounded_detector(self.name, self.regex, self.max_length, group="own", replacement=self.replacement,
+                                    priority=self.priority)  # fmt: skip
         except PatternError as error:
             raise ValueError(f"the pattern `{self.name}` cannot be used: {error}") from None
-        return found
 
 
 class RedactConfig(PolicyConfig):

@@ -8,7 +8,7 @@ from typing import Any, Final
 import re2
 from re2 import _re2
 
-from policies.redact.alphabet import characters
+from policies.redact.alphabet import SPACE, characters
 from policies.redact.syntax import Node, PatternError, parse
 
 #: Bytes that a candidate's check may look at before the match, and that a stream therefore keeps.
@@ -22,6 +22,8 @@ WEIGHT: Final = 192
 MEDIUM: Final = 256
 DEAR: Final = 384
 
+#: Bytes of the widest character.
+_WIDEST: Final = 4
 #: What is more than itself in a pattern.
 _SPECIAL: Final = "\\.[](){}*+?|^$"
 Span = tuple[int, int]
@@ -76,7 +78,7 @@ class Detector:
 
     ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
     findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
-    pattern does not. ``hint`` is a cheaper pattern that occurs wherever this one does; ``core`` is one that occurs
+    pattern does not, ``longest`` in characters. ``hint`` is a cheaper pattern that occurs wherever this one does; ``core`` is one that occurs
     inside of each match, ``after`` one that must occur in the :data:`NEAR` bytes before it. ``aligned`` says that matches begin where words or signs do. ``yields``: a candidate that
     begins inside of another detector's finding of higher priority is not checked. ``weight`` is what a candidate
     that is turned down costs, in bytes of the text's budget: some 36 for a microsecond. Raise
@@ -84,7 +86,7 @@ class Detector:
     """
 
     __slots__ = (
-        "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "literal", "match", "name", "node", "pattern", "priority",
+        "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "literal", "longest", "match", "name", "node", "pattern", "priority",
         "replacement", "scan", "secret", "weight", "word", "yields",
     )  # fmt: skip
 
@@ -100,6 +102,7 @@ class Detector:
         check: Check | None = None,
         hint: str = "",
         cap: int = CAP,
+        longest: int = 0,
         aligned: bool = False,
         core: str = "",
         after: str = "",
@@ -115,7 +118,6 @@ class Detector:
         self.priority = priority
         self.secret = secret
         self.check = check
-        self.cap = cap
         try:
             compiled = _re2.RE2(pattern.encode(), options())
         except UnicodeEncodeError:
@@ -131,7 +133,10 @@ class Detector:
         self.node: Node = parse(pattern)
         if self.node.least == 0:
             raise PatternError("it matches the empty text, and so everywhere")
-        self.bounded = self.node.size <= cap
+        #: The most characters of a match, where that is not its most bytes.
+        self.longest = longest if self.node.wide else 0
+        self.cap = longest * _WIDEST if self.longest else longest or cap
+        self.bounded = self.node.most <= longest if self.longest else self.node.size <= self.cap
         self._hint = hint
         self.core = compile_union([core]) if core else None
         self.literal = core.encode() if core and not set(core) & set(_SPECIAL) else b""
@@ -152,7 +157,7 @@ class Detector:
     @property
     def delay(self) -> int:
         """Return how many characters a stream may have to wait while a match of this detector is still open."""
-        return min(self.node.most, self.cap)
+        return min(self.node.most, self.longest or self.cap)
 
 
 def _inside(node: Node) -> frozenset[int]:
@@ -162,9 +167,10 @@ def _inside(node: Node) -> frozenset[int]:
     """
     found: set[int] = set()
     for head in node.heads():
+        matched = characters(head.flagged)
+        found |= matched & SPACE  # \\b is where a word ends, too: white space may begin a match there
         if not head.word:
-            matched = characters(f"(?{head.flags}:{head.raw})" if head.flags else head.raw)
-            found |= {byte for byte in matched if byte == 128 or chr(byte).isalnum() or chr(byte) in "_ \t\n\r\v\f"}
+            found |= {byte for byte in matched if byte == 128 or chr(byte).isalnum() or chr(byte) == "_"}
     return frozenset(found)
 
 

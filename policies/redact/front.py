@@ -30,6 +30,8 @@ _WIDE: Final = (
     rb"|\xe3[\x81-\xbf][\x80-\xbf]|\xed[\x80-\x9f][\x80-\xbf]|\xef[\xa4-\xb7][\x80-\xbf])+"
     rb"|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf]+"
 )
+#: The two characters beyond ASCII that are letters of ASCII where case does not matter: the long s and the kelvin sign.
+_FOLDED: Final = ("\u017f".encode(), "\u212a".encode())
 
 
 class Front:
@@ -41,10 +43,10 @@ class Front:
     )  # fmt: skip
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
-        reaches: dict[int, list[str]] = {}
+        reaches: dict[tuple[int, int], list[str]] = {}
         for detector in detectors:
-            reaches.setdefault(_class(detector), []).append(detector.node.begun())
-        self._open = [(reach, compile_union(begun)) for reach, begun in sorted(reaches.items(), reverse=True)]
+            reaches.setdefault((_class(detector), detector.longest), []).append(detector.node.begun())
+        self._open = [(*reach, compile_union(begun)) for reach, begun in sorted(reaches.items(), reverse=True)]
         # The widest reach first: a place too far for it is too far for all.
         far = [detector for detector in detectors if _class(detector) > _NEAR]
         openings = [detector.node.opening() for detector in far]
@@ -130,24 +132,24 @@ class Front:
         for place in self._places(text, near, size):
             at = place.start()
             left = size - at
-            if left > self._wide and text[at] > 127:
+            if left > self._wide and text[at] > 127 and not text.startswith(_FOLDED, at):
                 # Scripts without blanks make words as long as sentences: only their end may begin a name.
                 at = size - self._wide
+                while at < size and text[at] & 0xC0 == 0x80:  # the last character may be wider than all matches
+                    at += 1
                 if place.end() <= at:
                     continue
-                while text[at] & 0xC0 == 0x80:
-                    at += 1
                 left = size - at
-            for reach, begun in self._open:
+            for reach, longest, begun in self._open:
                 if left > reach:
                     break
-                if begun(_BOTH, text, at, size)[0][0] >= 0:
+                if begun(_BOTH, text, at, size)[0][0] >= 0 and not (longest and _longer(text, at, size, longest)):
                     return at
         return size
 
     def _search_far(self, text: bytes, start: int, until: int, size: int) -> int:
         """Return the first open place before ``until`` of the few detectors that reach that far, -1 without one."""
-        begun = [begun for reach, begun in self._open if reach > _NEAR]
+        far = [one for one in self._open if one[0] > _NEAR]
         at = start
         while at < until:
             if self._openings is not None:
@@ -157,18 +159,23 @@ class Front:
                 at = place.start() if place else -1
             if at < 0 or at >= until:
                 return -1
-            for one in begun:
-                if one(_BOTH, text, at, size)[0][0] >= 0:
+            for reach, longest, begun in far:
+                if size - at > reach:
+                    break
+                if begun(_BOTH, text, at, size)[0][0] >= 0 and not (longest and _longer(text, at, size, longest)):
                     return at
             at += 1
         return -1
 
 
+def _longer(text: bytes, at: int, size: int, longest: int) -> bool:
+    """Tell whether ``text`` from ``at`` to ``size`` has more than ``longest`` characters."""
+    return size - at > longest and len(text[at:size].decode(errors="replace")) > longest
+
+
 def _beyond(detector: Detector) -> bool:
-    """Tell whether a match may begin with a character beyond ASCII."""
-    return any(
-        128 in characters(f"(?{head.flags}:{head.raw})" if head.flags else head.raw) for head in detector.node.heads()
-    )
+    """Tell whether a match may begin with a character beyond ASCII, the two of :data:`_FOLDED` aside."""
+    return any(128 in characters(head.raw) for head in detector.node.heads())
 
 
 def _class(detector: Detector) -> int:

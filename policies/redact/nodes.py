@@ -5,111 +5,10 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Final
 
-from policies.redact.alphabet import BETWEEN, LONG_WORD, QUIET, SPACE, Head, characters
+from policies.redact.alphabet import LONG_WORD, Head
+from policies.redact.atoms import Assertion, Atom, Node
 
 INFINITY: Final = 1 << 40
-
-
-class Node:
-    """A piece of a pattern.
-
-    ``least`` and ``most`` are the lengths it can match, in characters; ``size`` the most in bytes of UTF-8.
-    """
-
-    __slots__ = ("least", "most", "size")
-
-    def __init__(self, least: int, most: int, size: int) -> None:
-        self.least = least
-        self.most = most
-        self.size = size
-
-    def text(self) -> str:
-        """Return the pattern without captures."""
-        raise NotImplementedError
-
-    def relaxed(self) -> str:
-        """Return a cheaper pattern that is found wherever this one is."""
-        return self.text()
-
-    def hint(self) -> str:
-        """Return a pattern that is found, somewhere, in every text in which this one is found."""
-        return self.relaxed()
-
-    def loose(self) -> str:
-        """Return the pattern with the long counters of :meth:`begun` left out."""
-        return self.text()
-
-    def begun(self) -> str:
-        """Return a pattern of every beginning of a match, from nothing at all to the whole.
-
-        It may match a little more than that, never less.
-        """
-        raise NotImplementedError
-
-    def loud(self) -> bool:
-        """Tell whether every match holds a character beyond letters, spaces, commas and apostrophes, or a long word."""
-        return False
-
-    def word(self) -> bool:
-        """Tell whether every match is a single word, or holds something loud."""
-        return False
-
-    def opening(self) -> str:
-        """Return a pattern of the characters that every match begins with, empty if there are too few to tell."""
-        return ""
-
-    def heads(self) -> list[Head]:
-        """Return what a match can begin with: each possible first character, and whether a word begins there."""
-        return []
-
-
-class Atom(Node):
-    """One character, class or escape: exactly one character wide."""
-
-    __slots__ = ("raw",)
-
-    def __init__(self, raw: str) -> None:
-        super().__init__(1, 1, 4 if 128 in characters(raw) else 1)
-        self.raw = raw
-
-    @property
-    def solid(self) -> bool:
-        """Tell whether this matches no white space."""
-        return characters(self.raw).isdisjoint(SPACE)
-
-    def word(self) -> bool:
-        return characters(self.raw).isdisjoint(BETWEEN)
-
-    def text(self) -> str:
-        return self.raw
-
-    def begun(self) -> str:
-        return self.raw + "?"
-
-    def heads(self) -> list[Head]:
-        return [Head(self.raw, "", False)]
-
-    def loud(self) -> bool:
-        return characters(self.raw).isdisjoint(QUIET)
-
-
-class Assertion(Node):
-    """A condition of no width: anchors and word boundaries."""
-
-    __slots__ = ("raw",)
-
-    def __init__(self, raw: str) -> None:
-        super().__init__(0, 0, 0)
-        self.raw = raw
-
-    def text(self) -> str:
-        return self.raw
-
-    def begun(self) -> str:
-        return ""
-
-    def word(self) -> bool:
-        return True
 
 
 class Sequence(Node):
@@ -120,6 +19,7 @@ class Sequence(Node):
             sum(p.least for p in parts),
             min(INFINITY, sum(p.most for p in parts)),
             min(INFINITY, sum(p.size for p in parts)),
+            any(p.wide for p in parts),
         )
         self.parts = parts
 
@@ -195,7 +95,12 @@ class Choice(Node):
     __slots__ = ("options",)
 
     def __init__(self, options: list[Node]) -> None:
-        super().__init__(min(o.least for o in options), max(o.most for o in options), max(o.size for o in options))
+        super().__init__(
+            min(o.least for o in options),
+            max(o.most for o in options),
+            max(o.size for o in options),
+            any(o.wide for o in options),
+        )
         self.options = options
 
     def text(self) -> str:
@@ -239,7 +144,7 @@ class Repeat(Node):
     __slots__ = ("high", "lazy", "low", "node")
 
     def __init__(self, node: Node, low: int, high: int, lazy: bool) -> None:
-        super().__init__(node.least * low, min(INFINITY, node.most * high), min(INFINITY, node.size * high))
+        super().__init__(node.least * low, min(INFINITY, node.most * high), min(INFINITY, node.size * high), node.wide)
         self.node = node
         self.low = low
         self.high = high
@@ -284,7 +189,7 @@ class Flags(Node):
     __slots__ = ("flags", "node")
 
     def __init__(self, flags: str, node: Node) -> None:
-        super().__init__(node.least, node.most, node.size)
+        super().__init__(node.least, node.most, node.size, node.wide)
         self.flags = flags
         self.node = node
 
@@ -311,7 +216,7 @@ class Flags(Node):
         return self.node.word()
 
     def heads(self) -> list[Head]:
-        return [head._replace(flags=self.flags + head.flags) for head in self.node.heads()]
+        return [head._replace(flagged=f"(?{self.flags}:{head.flagged})") for head in self.node.heads()]
 
     def begun(self) -> str:
         return f"(?{self.flags}:{self.node.begun()})"

@@ -16,8 +16,8 @@ from typing import Any, Final
 from re2 import _re2
 
 from policies.redact.checks import entropy
-from policies.redact.config import UNBOUNDED
-from policies.redact.detector import CAP, Detector, Hit, Verdict, options
+from policies.redact.config import bounded_detector
+from policies.redact.detector import Detector, Hit, Verdict, options
 from policies.redact.syntax import PatternError
 
 _TOP: Final = frozenset(("title", "description", "minVersion", "rules", "allowlist", "allowlists"))
@@ -116,12 +116,8 @@ class Pack:
         check = _Check(float(wanted), group, [k.lower().encode() for k in keywords], allows)
         word = "[" + re.sub("[^A-Z0-9]+", "_", rule.upper()).strip("_") + "]"
         try:
-            detector = Detector(
-                rule, raw["regex"], group="packs", replacement=word, priority=50, secret=group, check=check
-            )
-            if detector.node.most > CAP:
-                detector = Detector(rule, raw["regex"], group="packs", replacement=word, priority=50, secret=group,
-                                    check=check, cap=UNBOUNDED)  # fmt: skip
+            detector = bounded_detector(rule, raw["regex"], None, group="packs", replacement=word, priority=50,
+                                        secret=group, check=check)  # fmt: skip
         except PatternError as error:
             raise self._bad(rule, f"its regex cannot be used: {error}") from None
         self.detectors.append(detector)

@@ -48,9 +48,9 @@ class Redact(Policy[RedactConfig]):
             detector = found[pattern.name] = pattern.detector()
             if pattern.action is not None:
                 own[pattern.name] = pattern.action
-            if detector.node.most > detector.cap and pattern.max_length is None:
+            if detector.node.most > detector.delay and pattern.max_length is None:
                 self._warnings.append(
-                    f"the pattern `{pattern.name}` has no longest match; {detector.cap} characters are looked at, "
+                    f"the pattern `{pattern.name}` has no longest match; {detector.delay} characters are looked at, "
                     "and a stream may wait for as many: set `max_length`"
                 )
         for name in config.packs:

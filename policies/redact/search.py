@@ -207,7 +207,7 @@ def _whole(text: bytes, at: int) -> int:
 
 def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
     """Return the first match of at most ``cap`` bytes; the work done grows with the text only."""
-    scan, cap, size = detector.scan, detector.cap, len(text)
+    scan, cap, longest, size = detector.scan, detector.cap, detector.longest, len(text)
     window = at
     while True:
         until = min(size, window + 2 * cap)
@@ -218,9 +218,10 @@ def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
             window += cap
             at = max(at, window)
             continue
-        if end - begin <= cap and (end < until or until == size):
+        last = _reached(text, begin, longest) if longest else min(size, begin + cap)
+        if end <= last and (end < until or until == size):
             return _grouped(detector, text, begin, end)
-        end = scan(_HERE, text, begin, min(size, begin + cap))[0][1]
+        end = scan(_HERE, text, begin, last)[0][1]
         if end >= 0:
             return _grouped(detector, text, begin, end)
         at = begin + 1
@@ -232,6 +233,11 @@ def _capped(detector: Detector, text: bytes, at: int) -> list[Span]:
             at = max(at, core - cap)
         at = _whole(text, at)
         window = max(window, at)
+
+
+def _reached(text: bytes, at: int, longest: int) -> int:
+    """Return the end of the ``longest`` characters from ``at`` on."""
+    return at + len(text[at : at + 4 * longest].decode(errors="ignore")[:longest].encode())
 
 
 def _grouped(detector: Detector, text: bytes, begin: int, end: int) -> list[Span]:

@@ -11,7 +11,8 @@ Syntax: https://github.com/google/re2/wiki/Syntax.
 from __future__ import annotations
 
 from policies.redact.alphabet import PatternError
-from policies.redact.nodes import INFINITY, Assertion, Atom, Choice, Flags, Node, Repeat, Sequence
+from policies.redact.atoms import Assertion, Atom, Node
+from policies.redact.nodes import INFINITY, Choice, Flags, Repeat, Sequence
 
 __all__ = ["INFINITY", "Node", "PatternError", "parse"]
 
@@ -21,6 +22,8 @@ class _Parser:
         self.pattern = pattern
         self.at = 0
         self.depth = 0
+        #: Case has stopped to matter somewhere before: s and k may be wider than a byte.
+        self.folded = False
 
     def parse(self) -> Node:
         node = self.choice()
@@ -99,7 +102,7 @@ class _Parser:
             return Assertion(char)
         if char in "*+?":
             raise PatternError(f"`{char}` has nothing to repeat")
-        return Atom("\\" + char if char in "{}" else char)
+        return Atom("\\" + char if char in "{}" else char, self.folded)
 
     def group(self) -> Node | str:
         self.at += 1
@@ -115,6 +118,7 @@ class _Parser:
                 while self.pattern[end : end + 1] in ("i", "m", "s", "U", "-"):
                     end += 1
                 flags = self.pattern[self.at + 1 : end]
+                self.folded |= "i" in flags
                 closer = self.pattern[end : end + 1]
                 if closer == ")" and flags:
                     self.at = end + 1
@@ -148,7 +152,7 @@ class _Parser:
             else:
                 self.at += 1
         self.at += 1
-        return Atom(self.pattern[start : self.at])
+        return Atom(self.pattern[start : self.at], self.folded)
 
     def escape(self) -> Node:
         pattern, start = self.pattern, self.at
@@ -162,7 +166,7 @@ class _Parser:
             end = pattern.find("\\E", self.at)
             literal = pattern[self.at : end if end >= 0 else None]
             self.at = end + 2 if end >= 0 else len(pattern)
-            return Sequence([Atom("\\" + c if not c.isalnum() and c.isascii() else c) for c in literal])
+            return Sequence([Atom("\\" + c if not c.isalnum() and c.isascii() else c, self.folded) for c in literal])
         if char == "C":
             raise PatternError("`\\C` matches single bytes, which text does not have")
         if char in "pPx" and pattern[self.at : self.at + 1] == "{":
@@ -174,7 +178,7 @@ class _Parser:
         elif char in "01234567":
             while self.at < start + 4 and pattern[self.at : self.at + 1] in tuple("01234567"):
                 self.at += 1
-        return Atom(pattern[start : self.at])
+        return Atom(pattern[start : self.at], self.folded)
 
 
 def parse(pattern: str) -> Node:

@@ -15,8 +15,9 @@ from typing import Final
 from re2 import _re2
 
 from policies.redact.alphabet import characters
+from policies.redact.atoms import Assertion, Atom, Node
 from policies.redact.detector import Detector, Hit
-from policies.redact.nodes import INFINITY, Assertion, Atom, Choice, Flags, Node, Repeat, Sequence
+from policies.redact.nodes import INFINITY, Choice, Flags, Repeat, Sequence
 
 #: What makes patterns try again and again: beginnings without ends, runs without bounds.
 GENERIC: Final = (
