@@ -20,7 +20,7 @@ _HASH: Final = 12
 class Masker:
     """Decides about the findings of one call in one direction; ``note`` is told each one's name, never a value."""
 
-    __slots__ = ("_actions", "_direction", "_key", "_mode", "_note", "_placeholders", "found")
+    __slots__ = ("_actions", "_direction", "_key", "_mode", "_note", "_placeholders", "found", "masked")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Masker:
         self._direction: Direction = direction
         self._note = note
         self.found = 0
+        self.masked = 0
         self._actions = actions
         self._mode = mode
         self._key = key
@@ -49,6 +50,7 @@ class Masker:
             return None
         if action == "block":
             raise blocked(self._direction, name)
+        self.masked += 1
         if self._placeholders is not None:
             return self._placeholders.give(detector.word, original)
         if self._mode == "hash":

@@ -15,6 +15,10 @@ from proxy.errors import ApiError
 
 #: The order in which one choice's texts come: what is held back of an earlier one goes out before a later one.
 _RANK: Final = {"reasoning": 0, "content": 1, "refusal": 1, "arguments": 2, "input": 2}
+#: Fields of a reply, a choice or a message that say the text once more, token by token.
+_SPELLING: Final = frozenset(("logprobs", "token_ids", "tokens", "completion_probabilities"))
+#: What of a chunk belongs to it alone, and not to the one in which held back text follows.
+_NOT_AGAIN: Final = _SPELLING | {"usage", "choices"}
 Key = tuple[Any, ...]
 
 
@@ -54,7 +58,7 @@ class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
     __slots__ = (
-        "_engine", "_envelope", "_failed", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_spare", "_texts",
+        "_engine", "_envelope", "_failed", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_silent", "_spare", "_texts",
         "_waiting", "_watch", "_words",
     )  # fmt: skip
 
@@ -76,6 +80,8 @@ class ReplyFilter:
         #: The caller asked for JSON: content is, and originals have to fit into its strings.
         self._json = quoted
         self._texts: dict[Key, Text] = {}
+        #: Choices whose transcript was masked: no more sound of theirs passes.
+        self._silent: set[Any] = set()
         self._only: Any = None
         self._feed: Callable[..., str] = str
         self._envelope: dict[str, Any] = {}
@@ -112,8 +118,10 @@ class ReplyFilter:
         for slot in chunk.texts():
             if self._at_once(slot) and slot.kind != "other":
                 changed = True
+                if slot.key[1] == "transcript":
+                    _silence(chunk, slot.key[0])
         if changed:
-            _without_logprobs(chunk)
+            _without_tokens(chunk)
         return (chunk,)
 
     def _at_once(self, slot: Slot) -> bool:
@@ -246,14 +254,19 @@ class ReplyFilter:
                 known.shape = _shape(chunk, key)
             piece = slot.text
             ends = key[0] in finished and last[key] == n  # hostile servers say one text twice
+            masked = self._masker.masked
             out = known.feed(piece, ends)
             if out != piece:
                 slot.text = out
                 changed = True
+            if key[1] == "transcript" and self._masker.masked > masked and not self._watch:
+                self._silent.add(key[0])
             if ends:
                 del self._texts[key]
         # Tokens without their text beside them may be of one that was masked before.
-        _without_logprobs(chunk, () if changed else said)
+        _without_tokens(chunk, () if changed else said)
+        for index in self._silent:
+            _silence(chunk, index)
         self._settle_on()
         return (*before, chunk) if before else (chunk,)
 
@@ -274,7 +287,7 @@ class ReplyFilter:
             text = self._texts.pop(key)
             out = text.feed("", True)
             if out and text.shape is not None:
-                envelope = {name: value for name, value in self._envelope.items() if name not in ("usage", "choices")}
+                envelope = {name: value for name, value in self._envelope.items() if name not in _NOT_AGAIN}
                 envelope["choices"] = [{"index": key[0], **text.shape(out), "finish_reason": None}]
                 chunks.append(Chunk(envelope))
         return chunks
@@ -285,8 +298,7 @@ def _carrying(chunk: Chunk, text: str) -> Chunk:
     choice = chunk.data["choices"][0]
     choice["delta"]["content"] = text
     chunk.raw = None
-    if choice.get("logprobs") is not None:
-        choice["logprobs"] = None
+    _spelled(chunk, choice)
     return chunk
 
 
@@ -311,9 +323,30 @@ def _shape(chunk: Chunk, key: Key) -> Callable[[str], dict[str, Any]]:
     return lambda text: {"delta": {field: text}}
 
 
-def _without_logprobs(chunk: Chunk, keep: Collection[Any] = ()) -> None:
+def _without_tokens(chunk: Chunk, keep: Collection[Any] = ()) -> None:
     """Take the tokens out where the text was changed: they would spell it. Choices to ``keep`` stay."""
     for choice in chunk.choices:
-        if choice.get("logprobs") is not None and choice.get("index", 0) not in keep:
-            choice["logprobs"] = None
+        if choice.get("index", 0) not in keep:
+            _spelled(chunk, choice)
+            part = choice.get("delta") or choice.get("message")
+            if isinstance(part, dict):
+                _spelled(chunk, part)
+    if not keep:
+        _spelled(chunk, chunk.data)
+
+
+def _spelled(chunk: Chunk, holder: dict[str, Any]) -> None:
+    for name in _SPELLING.intersection(holder):
+        if holder[name] is not None:
+            holder[name] = None
+            chunk.touch()
+
+
+def _silence(chunk: Chunk, index: Any) -> None:
+    """Take out the sound of a choice whose transcript was masked: it says the same."""
+    for choice in chunk.choices:
+        part = choice.get("delta") or choice.get("message")
+        audio = part.get("audio") if isinstance(part, dict) else None
+        if choice.get("index", 0) == index and isinstance(audio, dict) and audio.get("data"):
+            audio["data"] = ""
             chunk.touch()

@@ -70,6 +70,20 @@ def test_it_is_asked_late_with_what_stands_behind_it() -> None:
             assert through([text[:at], text[at:]], own=own) == wanted
 
 
+def ranked(*yielding: str) -> Engine:
+    """Return an engine of four detectors whose matches overlap, of which these yield: it must not be seen which."""
+    patterns = (
+        ("a", r"<[a-z0-9]{1,6}=", 90),
+        ("b", r"=[a-z0-9]{1,8}>", 80),
+        ("c", r"[a-z0-9]{3,8}", 40),
+        ("d", r"[a-z0-9=]{2,5}[>7]", 30),
+    )
+    return Engine(
+        [Detector(name, pattern, group="own", replacement=f"[{name.upper()}]", priority=priority, yields=name in yielding,
+                  check=judge if name in "cd" else None) for name, pattern, priority in patterns]
+    )  # fmt: skip
+
+
 PART = st.sampled_from(["<", ">", "=", " ", "abc", "x0", "7", "<x=", "=abc4>", "<x=abc4>", "<x=ab0>"])
 
 
@@ -87,3 +101,12 @@ def test_repetition_is_told_by_its_definition(text: str) -> None:
     threes = len({text[i : i + 3] for i in range(len(text) - 2)})
     plain = kinds == 1 if len(text) < 8 else kinds * 6 < len(text) or threes * 5 < (len(text) - 2) * 3
     assert repetitive(text) is plain
+
+
+@given(st.lists(st.sampled_from(["<", ">", "=", " ", "abc", "x0", "7", "<x=", "=abc4>", "0b", "ab7"]), max_size=14))
+def test_any_number_may_yield(parts: list[str]) -> None:
+    """Two detectors that yield find what they find when neither does, in whatever order they are listed."""
+    text = "".join(parts)
+    wanted = through([text], own=ranked())
+    for yielding in ("c", "d", "cd"):
+        assert through([text], own=ranked(*yielding)) == wanted
