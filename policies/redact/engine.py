@@ -17,6 +17,7 @@ from policies.redact.detector import Detector, compile_union, options
 from policies.redact.escapes import BACKSLASH, ESCAPE, MARGIN, unescaped
 from policies.redact.front import SHORT, Front
 from policies.redact.search import Finding, Look, Trail, Unasked
+from policies.redact.slashes import ESCAPED, without
 
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _NEVER: Final = "[^\\x00-\\x{10FFFF}]"
@@ -55,6 +56,11 @@ class Engine:
         """
         if BACKSLASH in text or ESCAPE in text:
             text = unescaped(text, start - MARGIN, final)
+            if ESCAPED in text:
+                return without(self._decide, text, start, final, trail)
+        return self._decide(text, start, final, trail)
+
+    def _decide(self, text: bytes, start: int, final: bool, trail: Trail | None) -> tuple[int, Sequence[Finding]]:
         size = len(text)
         decided = size
         if not final:
@@ -108,25 +114,31 @@ class Engine:
         for start, finding in candidates:  # the decided part must not end inside a candidate
             if start < decided < finding.end:
                 decided = start
-        findings: list[Finding] = []
-        cluster: list[Finding] = []
-        reach = 0
         accepted = [finding for start, finding in look.found if start < decided]
-        accepted.sort(key=_START)
-        for finding in accepted:
-            if finding.start >= reach and cluster:
-                _resolve(cluster, findings)
-                cluster = []
-            cluster.append(finding)
-            if finding.end > reach:
-                reach = finding.end
-        _resolve(cluster, findings)
         if look.unasked:
-            findings = _asked([one for one in look.unasked if one.start < decided], findings, look.text)
+            findings = _asked([one for one in look.unasked if one.start < decided], accepted, look.text)
+        else:
+            findings = _resolved(accepted)
         regions = [region for region in look.regions if region.start < decided]
         if regions:
             findings = _around(sorted(regions, key=_START), findings)
         return decided, findings
+
+
+def _resolved(accepted: list[Finding]) -> list[Finding]:
+    """Return the winners among all findings, in the text's order."""
+    findings: list[Finding] = []
+    cluster: list[Finding] = []
+    reach = 0
+    for finding in sorted(accepted, key=_START):
+        if finding.start >= reach and cluster:
+            _resolve(cluster, findings)
+            cluster = []
+        cluster.append(finding)
+        if finding.end > reach:
+            reach = finding.end
+    _resolve(cluster, findings)
+    return findings
 
 
 def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
@@ -143,22 +155,32 @@ def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
     findings.extend(winners)
 
 
-def _asked(candidates: list[Unasked], findings: list[Finding], text: bytes) -> list[Finding]:
-    """Add those candidates that are real after all and overlap nothing that was found: what covered them lost itself."""
-    added: list[Finding] = []
-    at, count = 0, len(findings)
-    for one in candidates:
-        while at < count and findings[at].end <= one.start:
-            at += 1
-        if at < count and findings[at].start < one.end:
-            continue
-        try:
-            finding = one.ask(text)
-        except Exception as error:
-            raise DetectorFailed(one.detector.name) from error
-        if finding is not None:
-            added.append(finding)
-    return sorted(findings + added, key=_START) if added else findings
+def _asked(candidates: list[Unasked], accepted: list[Finding], text: bytes) -> list[Finding]:
+    """Return what is found in all, now that those are asked which nothing of a higher priority masks after all.
+
+    What covered them lost itself. One priority after the other, the highest first: whom a candidate meets has been
+    settled by then, however many detectors yield.
+    """
+    findings = _resolved(accepted)
+    for priority in sorted({one.detector.priority for one in candidates}, reverse=True):
+        stronger = [finding for finding in findings if finding.detector.priority > priority]
+        added: list[Finding] = []
+        at, count = 0, len(stronger)
+        for one in sorted((c for c in candidates if c.detector.priority == priority), key=_START):
+            while at < count and stronger[at].end <= one.start:
+                at += 1
+            if at < count and stronger[at].start < one.end:
+                continue
+            try:
+                finding = one.ask(text)
+            except Exception as error:
+                raise DetectorFailed(one.detector.name) from error
+            if finding is not None:
+                added.append(finding)
+        if added:
+            accepted = accepted + added
+            findings = _resolved(accepted)
+    return findings
 
 
 def _around(regions: list[Finding], findings: list[Finding]) -> list[Finding]:

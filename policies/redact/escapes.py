@@ -33,7 +33,8 @@ _BEGUN: Final = re.compile(
 )
 _LONGEST: Final = 32
 #: Bytes before a place that say what is seen from it: the context, and what may be the rest of an escape before that.
-MARGIN: Final = CONTEXT + _LONGEST
+#: Twice the context, for slashes may be escaped, too, and those backslashes do not count.
+MARGIN: Final = 2 * CONTEXT + _LONGEST
 #: Where neither of these bytes is, there is nothing to do.
 BACKSLASH: Final = 0x5C
 ESCAPE: Final = 0x1B

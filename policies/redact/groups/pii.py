@@ -41,7 +41,20 @@ def _email(hit: Hit) -> Verdict:
     local, _, domain = value.partition("@")
     if local == "git" and hit.after in (b":", b"/"):  # an SSH remote, not a mailbox
         return False
-    return domain.rpartition(".")[2].lower() not in _FILES
+    if domain.rpartition(".")[2].lower() in _FILES:
+        return False
+    if not _IN_URL(local) or (_USER_BEFORE(hit.before) and not re.match(r"\d{1,5}[/?]", local)):
+        return True
+    # A local part may hold these signs, but only an address's path and query do: the rest of the link stays.
+    start = max(map(local.rfind, "/?&")) + 1
+    if not (local.startswith("/") and "?" not in local):
+        start = local.find("=", start) + 1 or start
+    return (hit.start + len(local[:start].encode()), hit.end) if start < len(local) else True
+
+
+_IN_URL: Final = re.compile("[/?&]").search
+#: What stands before a port, or before a password that holds a slash.
+_USER_BEFORE: Final = spotter(r"://[^\s/?#:@]*:$")
 
 
 _CARD_GLUED: Final = spotter(r"[0-9A-Za-z][-_.]$|\b[A-Z]{2}\d{2}[ -]?(?:\w{4}[ -]?)*$|\d{4} $")
