@@ -26,6 +26,8 @@ class Slot:
     """
 
     __slots__ = ("_field", "_holder", "_owner", "key", "kind")
+    #: What the caller calls this text, where the name is the caller's own and not the API's: ``password`` in ``metadata``.
+    name: str = ""
 
     def __init__(self, owner: Any, holder: Any, field: Any, kind: str, key: tuple[Any, ...]) -> None:
         self._owner = owner

@@ -80,6 +80,16 @@ def _contents(owner: ApiRequest, messages: list[dict[str, Any]]) -> Iterator[Slo
             yield from _leaves(owner, message, ("messages", i), _STRUCTURAL)
 
 
+class Member(Slot):
+    """The value of a member of an object that the caller has filled freely: its name says what it is."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, owner: Any, holder: Any, field: str, path: tuple[Any, ...]) -> None:
+        super().__init__(owner, holder, field, field, path)
+        self.name = field
+
+
 class Name(Slot):
     """The name of a member of an object, as a slot. A member that gets another name goes behind the others."""
 
@@ -116,8 +126,12 @@ def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset
         if kind is str:
             if key in skip or (key == "url" and value[:5] == "data:" and path[-1:] == ("image_url",)):
                 continue
-            label = key if type(key) is str else "content"
-            yield Slot(owner, node, key, label, (*path, key))
+            if type(key) is not str:
+                yield Slot(owner, node, key, "content", (*path, key))
+            elif skip is _FREE or (not path and key not in _KNOWN):
+                yield Member(owner, node, key, (*path, key))
+            else:
+                yield Slot(owner, node, key, key, (*path, key))
         elif kind is dict or kind is list:
             if key in skip and kind is list:
                 continue

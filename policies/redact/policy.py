@@ -16,6 +16,7 @@ from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.json_lane import JsonLane
 from policies.redact.lanes import Lane, PlainLane, masked_text
 from policies.redact.mask import Action, Direction, Masker, failed
+from policies.redact.named import named
 from policies.redact.packs import Pack, PackError
 from policies.redact.reply import ReplyFilter
 from policies.redact.restore import Placeholders
@@ -88,7 +89,7 @@ class Redact(Policy[RedactConfig]):
     # --- the request
 
     async def on_request(self, call: Call) -> None:
-        kinds = {} if call.request.simple else unscanned(call.request.body)
+        kinds = unscanned(call.request.body)
         for kind, n in kinds.items():
             self.kit.metrics.unscanned(kind, n)
         if kinds and self.config.on_unscannable == "block":
@@ -130,7 +131,9 @@ class Redact(Policy[RedactConfig]):
                 # The common case: looked at in one go.
                 buffer = text.encode("utf-8", "surrogatepass")
                 total += len(buffer)
-                findings = decide(buffer, 0, True, trail)[1]
+                findings = (
+                    decide(buffer, 0, True, trail)[1] if not slot.name else named(decide, slot.name, buffer, trail)
+                )
                 if findings:
                     masked = masked_text(buffer, 0, len(buffer), findings, masker.replace)
                     if masked != text and self.enforce:

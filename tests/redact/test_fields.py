@@ -198,3 +198,30 @@ def test_a_message_that_a_policy_added_unsaid_is_looked_into() -> None:
     ]
     assert request.simple
     assert [s.text for s in request.texts()] == ["hi", "ann@example.com", "bob@example.org", "eve@example.net"]
+
+
+async def test_a_free_member_is_told_by_its_name() -> None:
+    """What `metadata` and fields of the caller's own call a password is one, as it would be in a text; other members stay."""
+    fine = {
+        "note": "just a note",
+        "customer": "42",
+        "version": "1.2.3",
+        "commit": "0a4d55a8d778e5022fab701977c5d840bbc486d0",
+    }
+    keys = {
+        "password": "hunter2x9",
+        "api_key": "zx81-spectrum-48k",
+        "db": {"passwd": 'ab"c1x9'},
+        "said": 'to "ann@example.com"',
+    }
+    asked = call(
+        {**chat("hi"), "metadata": {**fine, **keys}, "x_login": {"auth_token": "t-998877"}, "x_api_key": "zx81zx82"}
+    )
+    await policy().on_request(asked)
+    assert asked.request.body["metadata"] == {
+        **fine, "password": "[PASSWORD]", "api_key": "[API_KEY]", "db": {"passwd": "[PASSWORD]"}, "said": 'to "[EMAIL]"'
+    }  # fmt: skip
+    assert (
+        asked.request.body["x_login"] == {"auth_token": "[AUTH_TOKEN]"}
+        and asked.request.body["x_api_key"] == "[API_KEY]"
+    )

@@ -185,6 +185,20 @@ async def test_unscannable_parts() -> None:
     assert caught.value.code == "content_policy_violation"
 
 
+async def test_a_picture_that_a_policy_added_unsaid_is_counted() -> None:
+    """A policy may add a part without a word of it: it is unscannable all the same."""
+    asked = call(chat("hi"))
+    asked.request.body["messages"].append(
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.io/a"}}]}
+    )
+    assert asked.request.simple
+    made = policy()
+    await made.on_request(asked)
+    assert made.kit.metrics.parts == ["image"]
+    with pytest.raises(ApiError, match="image"):
+        await policy(on_unscannable="block").on_request(asked)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body", "n"),
     [("embeddings", {"input": [1, 2]}, 1), ("embeddings", {"input": [[1], [2]]}, 2), ("completions", {"prompt": [[1]]}, 1),
