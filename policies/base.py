@@ -47,7 +47,10 @@ class ChunkFilter(Protocol):
 
 
 class TextFilter(ChunkFilter, Protocol):
-    """A filter that also takes a stream's ordinary event, a piece of one choice's content, without a chunk made of it."""
+    """A filter that also takes a stream's ordinary event, a piece of one choice's content, without a chunk made of it.
+
+    A subclass that changes ``feed`` and not ``hear`` is given chunks only.
+    """
 
     def hear(self, text: str, data: bytes, choice: int) -> str | bytes | None:
         """Return what goes on for an event: bytes as they are, or a text for which an event is made; empty for nothing yet.

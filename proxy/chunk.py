@@ -142,6 +142,23 @@ class Chunk:
         return not (self.data.get("usage") or self.data.get("error"))
 
 
+def check(chunk: object) -> None:
+    """Raise TypeError unless ``chunk`` is one that can be read and sent: a policy's own may be anything.
+
+    Its bytes are made here if there are none, so that nobody has to make them again.
+    """
+    if not isinstance(chunk, Chunk) or type(chunk.data) is not dict:
+        raise TypeError(f"{type(chunk).__name__} is no Chunk of a JSON object")
+    if chunk.raw is None:
+        chunk.raw = orjson.dumps(chunk.data)
+    elif type(chunk.raw) is not bytes:
+        raise TypeError("`raw` must be bytes or None")
+    for choice in chunk.choices:
+        if type(choice) is not dict or not {type(choice.get("delta")), type(choice.get("message"))} <= _PARTS:
+            raise TypeError("`choices` must be a list of objects whose delta or message is an object")
+
+
+_PARTS: Final = {dict, type(None)}
 # `thinking_blocks` and `reasoning_details` repeat what stands beside them; all are slots, so that none can leak.
 _FIELDS: Final = (
     ("content", "content"),

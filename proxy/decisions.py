@@ -14,13 +14,15 @@ from proxy.telemetry.log import describe
 class Step:
     """One policy, and which of its hooks it, or its class, overrides: what it leaves out costs nothing."""
 
-    __slots__ = ("claims", "counts", "enforce", "name", "policy", "replies", "requests", "watches")
+    __slots__ = ("claims", "counts", "enforce", "foreign", "name", "policy", "replies", "requests", "watches")
 
     def __init__(self, policy: Policy[Any]) -> None:
         cls = type(policy)
         self.policy = policy
         self.name = policy.name
         self.enforce = policy.enforce
+        self.foreign = not cls.__module__.startswith("policies.")
+        """Somebody's own: what it makes of a reply is looked at before anybody else reads it."""
         self.requests = getattr(policy.on_request, "__func__", None) is not Policy.on_request
         self.claims = cls.claims is not Policy.claims
         self.replies = cls.on_reply is not Policy.on_reply
@@ -39,25 +41,23 @@ class PolicyFault(ApiError):
         )
 
 
-def refused(call: Call, step: Step, error: ApiError) -> None:
-    """Count a refusal; raise it unless the policy only watches."""
+def stopped(call: Call, step: Step, error: BaseException) -> None:
+    """Count what a hook of the policy raised, and raise what the call ends with unless the policy only watches."""
     if step.enforce:
-        raise refusal(call, step, error)
-    decided(call, step, "shadow_refuse", error)
+        raise verdict(call, step, error)
+    if isinstance(error, ApiError) and error.sound():
+        decided(call, step, "shadow_refuse", error)
+    else:
+        fault(call, step, error)
 
 
-def refusal(call: Call, step: Step, error: ApiError) -> ApiError:
-    """Count a refusal; return it."""
+def verdict(call: Call, step: Step, error: BaseException) -> ApiError:
+    """Count what a policy raised; return what its call ends with: its refusal, or, for all else, that it failed."""
+    if not isinstance(error, ApiError) or not error.sound():
+        return fault(call, step, error)
     decided(call, step, "refuse", error)
     call.log["policy"] = step.name
     return error
-
-
-def failed(call: Call, step: Step, error: BaseException) -> None:
-    """Count and log that a policy raised something that is not an answer; refuse the call unless it only watches."""
-    raised = fault(call, step, error)
-    if step.enforce:
-        raise raised from error
 
 
 def fault(call: Call, step: Step, error: BaseException) -> PolicyFault:

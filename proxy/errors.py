@@ -85,6 +85,7 @@ class ApiError(Exception):
     """End a call with an error in OpenAI's shape.
 
     ``message`` is one sentence that tells the caller what to do; it must hold no secret.
+    ``status`` is that of the code unless given, from 400 to 599.
     ``retry_after`` is in seconds and becomes ``retry-after`` (rounded up) and ``retry-after-ms``.
     """
 
@@ -100,24 +101,39 @@ class ApiError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        if status is not None and (not isinstance(status, int) or not 400 <= status <= 599):
+            raise ValueError(f"{status!r} is not the status of a refusal")
         situation = TABLE.get(code)
         self.code = code
         self.message = message
         self.param = param
-        self.status = status or (situation.status if situation else 500)
+        self.status = int(status) if status is not None else situation.status if situation else 500
         self.type = type or (
             situation.type
             if situation
             else _TYPE_BY_STATUS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         )
         extra = list(situation.headers) if situation else []
-        extra.extend(headers)
+        extra.extend((str(name), str(value)) for name, value in headers)
         if retry_after is not None:
             retry_after = max(0.0, retry_after)
             extra.append(("retry-after", str(max(1, -int(-retry_after // 1)))))
             extra.append(("retry-after-ms", str(max(1, -int(-retry_after * 1000 // 1)))))
         self.headers = tuple(extra)
         self.retry_after = retry_after
+
+    def sound(self) -> bool:
+        """Tell whether it can be sent: a subclass may do without our ``__init__``, and anybody may assign anything."""
+        try:
+            return (
+                type(self.status) is int
+                and 400 <= self.status <= 599
+                and isinstance(self.code, str)
+                and (self.message, self.param, self.type, self.retry_after) is not None
+                and all(isinstance(name, str) and isinstance(value, str) for name, value in self.headers)
+            )
+        except (AttributeError, TypeError, ValueError):
+            return False
 
     def body(self) -> bytes:
         """Return the JSON body of the error reply."""
@@ -146,10 +162,7 @@ class Refused(ApiError):
         headers: Iterable[tuple[str, str]] = (),
         retry_after: float | None = None,
     ) -> None:
-        if not 400 <= status <= 599:
-            raise ValueError(f"{status} is not the status of a refusal")
-        pairs = [(str(name), str(value)) for name, value in headers]
-        super().__init__(code, message, param=param, status=status, type=type, headers=pairs, retry_after=retry_after)
+        super().__init__(code, message, param=param, status=status, type=type, headers=headers, retry_after=retry_after)
 
 
 def bad(message: str, param: str | None = None) -> NoReturn:

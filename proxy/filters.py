@@ -12,10 +12,11 @@ import orjson
 
 from policies.base import ChunkFilter
 from proxy.call import Call, Reply
-from proxy.chunk import Chunk
-from proxy.decisions import Step, decided, failed, fault, refusal, refused, thrown_in
+from proxy.chunk import Chunk, check
+from proxy.decisions import Step, fault, stopped, thrown_in, verdict
 from proxy.errors import ApiError
 from proxy.shape import Fold, unfold
+from proxy.shortcut import stands
 
 
 class Filters:
@@ -32,15 +33,12 @@ class Filters:
                 continue
             try:
                 found = step.policy.on_reply(call)
-            except ApiError as error:
-                refused(call, step, error)
-                continue
             except BaseException as error:
-                failed(call, step, error)
+                stopped(call, step, error)
                 continue
             if found is not None:
                 self._chain.append((step, found if step.enforce else Shadow(call, step, found)))
-        self.hears = len(self._chain) == 1 and hasattr(self._chain[0][1], "hear")
+        self.hears = len(self._chain) == 1 and _hears(self._chain[0][1])
         """There is one filter, and it takes text without a chunk made of it: :meth:`hear` may be used."""
 
     def __bool__(self) -> bool:
@@ -76,11 +74,18 @@ class Filters:
         except BaseException as error:
             self._stop(step, one, error)
 
+    def unfit(self, error: BaseException) -> NoReturn:
+        """End the reply: of the text that the only filter made of an event, none can be made."""
+        self._stop(*self._chain[0], error)
+
     def _through(self, step: Step, one: ChunkFilter, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
         out: list[Chunk] = []
         try:
             for chunk in chunks:
                 out.extend(one.feed(chunk))
+            if step.foreign:
+                for chunk in out:
+                    check(chunk)
         except BaseException as error:
             self._stop(step, one, error)
         return out
@@ -88,9 +93,7 @@ class Filters:
     def _stop(self, step: Step, one: ChunkFilter, error: BaseException) -> NoReturn:
         """End the reply: a filter refused it or failed. Nothing is awaited in one: whatever it raises is its own."""
         self._stopped = one
-        if isinstance(error, ApiError):
-            raise refusal(self._call, step, error) from None
-        raise fault(self._call, step, error) from error
+        raise verdict(self._call, step, error)
 
     def flush(self) -> Sequence[Chunk]:
         """Return what the filters held back, each one's remainder passed through those above it."""
@@ -98,10 +101,19 @@ class Filters:
         for step, one in self._chain:
             chunks = self._through(step, one, chunks)
             try:
-                chunks = [*chunks, *one.flush()]
+                rest = [*one.flush()]
+                if step.foreign:
+                    for chunk in rest:
+                        check(chunk)
             except BaseException as error:
                 self._stop(step, one, error)
+            chunks = [*chunks, *rest]
         return chunks
+
+
+def _hears(one: ChunkFilter) -> bool:
+    """Tell whether words may go to a filter's ``hear``: not if its ``feed`` is another than ``hear`` was made for."""
+    return stands(type(one), "hear", "feed") and "feed" not in getattr(one, "__dict__", ())
 
 
 class Shadow:
@@ -119,14 +131,12 @@ class Shadow:
         if self._dead:
             return
         try:
-            for _ in run():
-                pass
-        except ApiError as error:
-            self._dead = True
-            decided(self._call, self._step, "shadow_refuse", error)
+            for chunk in run():
+                if self._step.foreign:
+                    check(chunk)
         except BaseException as error:
             self._dead = True
-            failed(self._call, self._step, error)
+            stopped(self._call, self._step, error)
 
     def feed(self, chunk: Chunk) -> Iterable[Chunk]:
         copy = Chunk(orjson.loads(chunk.encode()), whole=chunk.whole)
@@ -155,6 +165,8 @@ class Replayed:
         try:
             if whole and type(source) is tuple and len(source) == 1 and source[0].whole:
                 self._held = source  # what is wanted, as it is wanted
+                if step.foreign:
+                    check(source[0])
             elif hasattr(source, "__aiter__"):
                 self._iterator = source.__aiter__()
             else:
@@ -171,7 +183,13 @@ class Replayed:
                 found = await self._iterator.__anext__()
             except StopAsyncIteration:
                 return None
-        return found if found is None or type(found) is list else (found,)
+        if found is None:
+            return None
+        some: Sequence[Chunk] = found if type(found) is list else (found,)
+        if self._step.foreign:
+            for chunk in some:
+                check(chunk)
+        return some
 
     def held(self) -> Sequence[Chunk] | None:
         """Return a whole answer that is there already, if the client asked for one."""
@@ -200,10 +218,8 @@ class Replayed:
                     fold.feed(chunk)
                 some = await self._some()
             return (fold.whole(),)
-        except ApiError:
-            raise
         except BaseException as error:
-            if thrown_in(error):
+            if thrown_in(error) or (isinstance(error, ApiError) and error.sound()):
                 raise
             raise fault(self._call, self._step, error) from error
 

@@ -14,7 +14,7 @@ import orjson
 
 from policies.base import Policy
 from proxy.call import Call, Outcome, Reply
-from proxy.decisions import Step, decided, failed, fault, refusal, refused, thrown_in
+from proxy.decisions import Step, decided, fault, stopped, thrown_in, verdict
 from proxy.errors import ApiError
 from proxy.ids import new_id
 from proxy.store.base import Claim, ClaimState, Hold, StoreUnavailable
@@ -36,12 +36,10 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
         if step.requests:
             try:
                 reply = await (_unchanged(call, step) if step.watches else step.policy.on_request(call))
-            except ApiError as error:
-                refused(call, step, error)
             except BaseException as error:
                 if thrown_in(error):
                     raise
-                failed(call, step, error)
+                stopped(call, step, error)
             else:
                 if call.leave_reason is not None:  # it was told by a cancel, which the policy swallowed
                     raise asyncio.CancelledError
@@ -49,7 +47,7 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
                     if not step.claims:
                         decided(call, step, "pass")
                 elif not isinstance(reply, Reply):
-                    failed(call, step, TypeError("on_request returned neither a Reply nor None"))
+                    stopped(call, step, TypeError("on_request returned neither a Reply nor None"))
                 elif step.enforce:
                     decided(call, step, "answer")
                     if pending:
@@ -60,11 +58,8 @@ async def ask(call: Call, steps: Sequence[Step]) -> tuple[Reply | None, int]:
         if step.claims:
             try:
                 claims = tuple(step.policy.claims(call) or ())  # a generator's, too: they are looked at more than once
-            except ApiError as error:
-                refused(call, step, error)
-                continue
             except BaseException as error:
-                failed(call, step, error)
+                stopped(call, step, error)
                 continue
             if claims:
                 pending.append((step, claims))
@@ -131,7 +126,7 @@ async def _admit(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> Non
         try:
             step.policy.admitted(call, some, states[begin:at])
         except BaseException as error:
-            failed(call, step, error)
+            stopped(call, step, error)
     if refusing is not None:
         raise _wording(call, refusing, claims[verdict.refused], states[verdict.refused])
 
@@ -142,7 +137,7 @@ async def _admit_others(call: Call, pending: list[tuple[Step, Sequence[Claim]]],
         if not all(isinstance(claim, Claim) for claim in some):
             if hold in call.claimed:
                 call.claimed.remove(hold)
-            failed(call, step, error)
+            stopped(call, step, error)
             others = [pair for pair in pending if pair[0] is not step]
             if others:
                 await _admit(call, others)
@@ -158,7 +153,7 @@ def _wording(call: Call, step: Step, claim: Claim, state: ClaimState) -> ApiErro
             raise TypeError("refusal returned no ApiError")
     except BaseException as raised:
         return fault(call, step, raised)
-    return refusal(call, step, error)
+    return verdict(call, step, error)
 
 
 def _unadmitted(call: Call, pending: list[tuple[Step, Sequence[Claim]]]) -> None:

@@ -82,7 +82,10 @@ async def send_stream(
         if out is None:
             return take([Chunk(orjson.loads(event[6:]), event[6:]) for event in data[:-2].split(b"\n\n")])
         if type(out) is str:
-            out = out and source.event(out, usage=wants_usage)  # type: ignore[union-attr]
+            try:
+                out = out and source.event(out, usage=wants_usage)  # type: ignore[union-attr]
+            except TypeError as error:  # no Unicode: a lone surrogate
+                filters.unfit(error)  # type: ignore[union-attr]
         if out:
             write(out, said=True)  # type: ignore[arg-type]
         return not wire.paused

@@ -17,6 +17,7 @@ from proxy.config.units import Duration
 from proxy.errors import ApiError, Truncated, UpstreamError
 from proxy.headers import clean
 from proxy.request import ApiRequest
+from proxy.shortcut import stands
 from proxy.upstream.base import Headers, UpstreamRequest
 from proxy.upstream.head import check_name, check_value
 
@@ -123,6 +124,14 @@ class StreamDecoder:
     choice: int = 0
     """The choice whose text :meth:`lone` returned last; -1: it was more than one's."""
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Make sure that :meth:`lone` does for ``cls`` what its `feed` does, and has the `around` that it needs."""
+        super().__init_subclass__(**more)
+        if not stands(cls, "lone", "feed"):
+            cls.lone = StreamDecoder.lone  # type: ignore[method-assign]
+        elif cls.lone is not StreamDecoder.lone and cls.around is StreamDecoder.around:
+            raise TypeError(f"{cls.__name__} has `lone` and no `around`: give it both, or neither")
+
     def feed(self, event: str, data: bytes) -> Sequence[Chunk]:
         """Return the chunks for one server-sent event; ``event`` is ``""`` where the stream names none.
 
@@ -135,7 +144,7 @@ class StreamDecoder:
         """Return the text of ``data``, whole events that say nothing but text, and those events as the client gets them.
 
         None where that is not sure: then they go through :meth:`feed`. ``usage``: the client wants a `usage` field,
-        null, on every chunk.
+        null, on every chunk. A subclass that changes :meth:`feed` and has no such method of its own goes without.
         """
         return None
 
