@@ -19,7 +19,7 @@ from proxy.providers.failure import failure, snippet
 from proxy.request import ApiRequest
 from proxy.server.wire import Wire
 from proxy.shape import Fold
-from proxy.source import MISREAD, Source, misread, watch_finish
+from proxy.source import MISREAD, Source, misread, see_end, watch_finish
 from proxy.upstream.base import Headers, UpstreamReply, UpstreamRequest
 from proxy.upstream.entry import HOP
 from proxy.upstream.sse import SseParser
@@ -235,7 +235,7 @@ async def _attempt(call: Call, entry: ProviderEntry, sent: UpstreamRequest, inde
                     chunk = provider.decode(200, headers, body, sent)
                 except MISREAD as error:
                     raise misread(call, entry, error) from error
-                meter.see_whole(chunk)
+                meter.see_whole(chunk, call.target.model)  # type: ignore[union-attr]
                 if provider.finish_words:
                     watch_finish(call, entry, (chunk,))
                 source = Source(call, entry, reply, None, started)
@@ -262,8 +262,7 @@ def _played(call: Call, source: Source, decoder: StreamDecoder, body: bytes, sen
     for event, payload in (*parser.feed(body), *parser.flush()):
         chunks.extend(decoder.feed(event, payload))
     chunks.extend(decoder.close())
-    call.meter.see(chunks)
-    call.meter.complete = True
+    see_end(call, chunks, {})
     if sent.stream:
         source.whole = False
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 #: What reading an answer of another shape than expected raises in a translator, a user's own above all.
 MISREAD: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
+#: What all chunks of a stream have in common.
+_HEAD: Final = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+
 
 class Source:
     """The answer of one upstream attempt, as batches of chunks: one batch a network read."""
 
     __slots__ = (
-        "_between", "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_parser", "_pass_on", "_reply",
-        "_started", "_take", "_thrown", "_usage", "waited", "whole",
+        "_between", "_call", "_decoder", "_ended", "_entry", "_error", "_first", "_head", "_parser", "_pass_on",
+        "_reply", "_started", "_take", "_thrown", "_usage", "waited", "whole",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +45,8 @@ class Source:
         self._decoder = decoder
         self._parser = SseParser() if decoder is not None else None
         self._first: list[Chunk] | None = None
+        self._head: dict[str, Any] = {}
+        """A chunk of the beginning: what all have in common is in it."""
         self._error: UpstreamError | None = None
         self._ended = False
         self._take: Callable[[list[Chunk]], bool] | None = None
@@ -57,6 +62,7 @@ class Source:
     def hold(self, chunks: list[Chunk], *, ended: bool = False) -> None:
         """Give ``chunks``, decoded already, as the first batch."""
         self._first = chunks
+        self._head = chunks[-1].data if chunks else {}
         self._ended = self._ended or ended
 
     def held(self) -> Sequence[Chunk] | None:
@@ -91,7 +97,7 @@ class Source:
             except UpstreamError as error:
                 chunks: list[Chunk] = []
                 if self._complete(error, chunks):
-                    self._call.meter.see(chunks)
+                    self._finish(chunks)
                 else:
                     self._stop(error)
             else:
@@ -109,21 +115,23 @@ class Source:
         assert decoder is not None
         assert parser is not None
         chunks: list[Chunk] = []
+        ended = False
         try:
             for event, payload in parser.feed(data) if data else parser.flush():
                 chunks.extend(decoder.feed(event, payload))
             if not data:
                 chunks.extend(decoder.close())
-                self._finish(chunks)
-            elif decoder.done:
-                self._finish(chunks)
+            ended = not data or decoder.done
             self._between = parser.between
         except UpstreamError as error:
-            if not self._complete(error, chunks):
+            ended = self._complete(error, chunks)
+            if not ended:
                 self._stop(error)
         except MISREAD as error:
             self._stop(misread(self._call, self._entry, error))
-        if chunks:
+        if ended:
+            self._finish(chunks)
+        elif chunks:
             self._call.meter.see(chunks)
         return chunks
 
@@ -201,14 +209,13 @@ class Source:
             chunks.extend(decoder.close())
         except UpstreamError:
             return False
-        self._finish(chunks)
         return True
 
     def _finish(self, chunks: list[Chunk]) -> None:
         self._ended = True
-        self._call.meter.complete = True
         if self._entry.provider.finish_words:
             watch_finish(self._call, self._entry, chunks)
+        see_end(self._call, chunks, self._head)
 
     def settle(self) -> None:
         """Book the attempt's success and give the connection back once its message has ended."""
@@ -233,6 +240,29 @@ class Source:
         if call.target is not None:
             self._entry.left(call.target.model, self._started)
         self._reply.close()
+
+
+def see_end(call: Call, chunks: list[Chunk], head: dict[str, Any]) -> None:
+    """Take note of a stream's last ``chunks``; add the usage that it is billed by where the provider said none.
+
+    ``head``: a chunk of the same stream, for what all of them have in common, where ``chunks`` is empty.
+    """
+    meter = call.meter
+    meter.complete = True
+    meter.see(chunks)
+    if meter.usage is not None:
+        return
+    assert call.target is not None
+    usage = meter.estimated(call.target.model)
+    for chunk in chunks:
+        if chunk.data.get("usage"):  # numbers that nobody can believe
+            chunk.data["usage"] = usage
+            chunk.touch()
+            return
+    if chunks:
+        head = chunks[-1].data
+    if head:
+        chunks.append(Chunk({**{name: head[name] for name in _HEAD if name in head}, "choices": [], "usage": usage}))
 
 
 def watch_finish(call: Call, entry: ProviderEntry, chunks: Sequence[Chunk]) -> None:

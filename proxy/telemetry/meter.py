@@ -34,13 +34,23 @@ class Meter:
         """The provider's answer ended properly, so its numbers are final."""
         self._spent: list[Usage] = []
 
-    def see_whole(self, chunk: Chunk) -> None:
-        """Take note of a whole reply: its text only where the provider did not say its numbers."""
+    def see_whole(self, chunk: Chunk, model: str) -> None:
+        """Take note of a whole reply; where the provider did not say its numbers, count its text and add ours."""
         self.complete = True
         if usage := chunk.data.get("usage"):
             self._claim(usage)
         if self.usage is None:
             self.see((chunk,))
+            chunk.data["usage"] = self.estimated(model)
+            chunk.touch()
+
+    def estimated(self, model: str) -> dict[str, Any]:
+        """Settle for an estimate of an answer that has ended without numbers; return it as its `usage`."""
+        self.usage = found = self._now(model)
+        said = {"prompt_tokens": found.prompt, "completion_tokens": found.completion, "total_tokens": found.total}
+        if self.request.endpoint == "embeddings":
+            del said["completion_tokens"]
+        return {**said, "x_llm_estimated": True}
 
     def see(self, chunks: Sequence[Chunk]) -> None:
         """Take note of what the provider produced."""

@@ -69,6 +69,6 @@ def test_a_whole_reply_with_usage_needs_no_text():
         "choices": [{"message": {"role": "assistant", "content": "x" * 1000}}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4},
     }
-    one.see_whole(Chunk(reply, whole=True))
+    one.see_whole(Chunk(reply, whole=True), "m")
     assert one._parts == []
     assert (one.total("m").prompt, one.total("m").completion) == (3, 4)

@@ -100,6 +100,17 @@ async def test_101_111_whole_and_streamed_say_the_same(serve: Serve, schemas: Pa
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
+async def test_101_usage_that_no_vendor_said_is_an_estimate(serve: Serve, schemas: Path, vendor: str) -> None:
+    """101, 111: a provider that says no usage, or none to be believed, costs no caller the usage it asked for."""
+    for said in ("absent", "huge"):
+        sidecar, _ = await serve(lambda seen, said=said: say(seen, usage=said), vendor)
+        for one in await both_forms(sidecar, schemas, vendor):
+            assert one.usage and one.usage["x_llm_estimated"] is True
+        lines = await sidecar.lines()
+        assert all(line["estimated"] and 0 < line["completion_tokens"] < 100 for line in lines)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
 async def test_105_an_end_without_the_terminal_event(serve: Serve, vendor: str) -> None:
     """105: the text that came is kept and paid for, then an error frame: truncated is never a success."""
 

@@ -271,3 +271,25 @@ def test_azure_s_client(sidecar: Any, tag: str) -> None:
         stream = azure.chat.completions.create(model=f"gpt-4o;{tag}", messages=HI, stream=True)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == " 000001 000002 000003"
         assert len(azure.embeddings.create(model=f"gpt-4o;{tag}", input="x").data) == 1
+
+
+@pytest.mark.parametrize("said", ["absent", "null", "negative", "huge", "words"])
+def test_usage_that_the_provider_does_not_say_is_an_estimate(
+    client: openai.OpenAI, said: str, tag: str, ledger: Ledger
+) -> None:
+    """Asked for usage, a stream ends with one usage chunk whatever the provider said; so has a whole reply its usage."""
+    ask: dict[str, Any] = {"model": f"gpt-4o;{tag};chunks=5;usage={said}", "messages": HI}
+    chunks = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    whole = client.chat.completions.create(**ask)
+    silent = list(client.chat.completions.create(**ask, stream=True))
+    assert [bool(chunk.usage) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert not any(chunk.usage for chunk in silent)
+    assert len({(chunk.id, chunk.object, chunk.created, chunk.model) for chunk in chunks}) == 1
+    assert chunks[-1].choices == []
+    told = [usage.model_dump(exclude_none=True) for usage in (chunks[-1].usage, whole.usage) if usage is not None]
+    rows = ledger.check(3, upstream=3, outcome="completed")
+    assert all(row.line["estimated"] for row in rows)
+    (prompt, completion) = {row.booked for row in rows}.pop()
+    assert prompt > 0 < completion
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    assert told == [{**counts, "x_llm_estimated": True}] * 2
