@@ -18,7 +18,8 @@ examples:
   llm-sidecar usage --format csv > usage.csv           for a spreadsheet
 
 With LLM_SIDECAR_URL (and LLM_SIDECAR_KEY, which needs llm:view) the running sidecar is asked; else the
-store that llm.yml names is read, or the sidecar on this machine is asked where that store is its memory.
+store that llm.yml names is read, or, where that is a sidecar's memory, the one on this machine is asked, where
+`server.listen` says.
 """
 
 
@@ -38,7 +39,7 @@ def register(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report."""
-    from proxy.cli.remote import Remote, RemoteError
+    from proxy.cli.remote import Remote, RemoteError, told
     from proxy.config.problem import ConfigError
     from proxy.store.report import as_csv, as_table, report
 
@@ -48,15 +49,15 @@ def run(args: argparse.Namespace) -> int:
         found = None
         if not remote.url:
             month, config = _checked(args, by)
-            if config.store.kind == "memory":
-                remote = Remote(_here(config.server.listen))
+            if config is None or config.store.kind == "memory":
+                remote.look_here(config)
             else:
                 found = report(month, asyncio.run(_rows(config.store, month)), by)
         if found is None:
             params = {"by": ",".join(by), **({"month": args.month} if args.month else {})}
             found = remote.ask("GET", "/admin/usage", "rows", params=params)
     except (UsageError, RemoteError, ConfigError, ValueError) as error:
-        print(f"llm-sidecar usage: {error}", file=sys.stderr)
+        print(f"llm-sidecar usage: {told(error)}", file=sys.stderr)
         return 1
     if args.format == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -70,19 +71,14 @@ def _checked(args: argparse.Namespace, by: list[str]) -> tuple[str, Any]:
     import time
 
     from proxy.admin.usage import check_month
-    from proxy.config.load import load
+    from proxy.cli.remote import configured
     from proxy.store.period import month_of
     from proxy.store.report import report
 
     month = args.month or month_of(time.time())
     check_month(month)
     report(month, (), by)  # before anything is opened
-    return month, load(args.config)
-
-
-def _here(listen: Any) -> str:
-    """Return the address of the sidecar on this machine, which keeps its usage in its memory."""
-    return f"http://{listen._replace(host='127.0.0.1') if listen.host in ('0.0.0.0', '::') else listen}"
+    return month, configured(args.config)
 
 
 async def _rows(store: Any, month: str) -> list[Mapping[str, Any]]:
