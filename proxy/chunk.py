@@ -188,8 +188,18 @@ _STRUCTURE: Final = frozenset(
     ("id", "type", "role", "index", "format", "signature", "thought_signature", "encrypted_content", "data", "b64_json",
      "mime_type", "object", "embedding")
 )  # fmt: skip
-#: A picture or a sound within a URL.
-_BASE64: Final = re.compile(r"data:[A-Za-z0-9.+/;=-]{0,128};base64,[A-Za-z0-9+/=_-]*").fullmatch
+#: Those of them that only their maker can read: pictures, files, signatures, encrypted thoughts. As base 64; anything else
+#: is text.
+OPAQUE: Final = frozenset(("signature", "thought_signature", "encrypted_content", "data", "b64_json", "embedding"))
+_BASE64: Final = re.compile(r"(?:data:[A-Za-z0-9.+/;=-]{0,128};base64,)?[A-Za-z0-9+/=_\r\n-]*").fullmatch
+_ENDS: Final = 512
+
+
+def opaque(value: str) -> bool:
+    """Tell whether ``value`` is base 64, or a data URL of it; of a long one the ends tell."""
+    if len(value) <= 2 * _ENDS:
+        return _BASE64(value) is not None
+    return _BASE64(value[:_ENDS]) is not None and _BASE64(value[-_ENDS:]) is not None
 
 
 def _others(owner: Chunk, holder: dict[str, Any], known: frozenset[str], index: int) -> Iterator[Slot]:
@@ -201,8 +211,11 @@ def _others(owner: Chunk, holder: dict[str, Any], known: frozenset[str], index: 
         for key, value in row.items() if type(row) is dict else enumerate(row):
             kind = type(value)
             if kind is str:
-                if value and key not in skip and not (value[:5] == "data:" and _BASE64(value)):
-                    yield Slot(owner, row, key, "other", (index, "other", n))
-                    n += 1
+                if not value or (key in skip and key not in OPAQUE):
+                    continue
+                if (key in skip or value[:5] == "data:") and opaque(value):
+                    continue
+                yield Slot(owner, row, key, "other", (index, "other", n))
+                n += 1
             elif (kind is dict or kind is list) and (key not in skip or (skip is _STRUCTURE and key != "embedding")):
                 rows.append((value, _STRUCTURE))

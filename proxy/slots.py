@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from proxy.chunk import Slot
+from proxy.chunk import OPAQUE, Slot, opaque
 from proxy.fields import CHAT, COMPLETIONS
 
 if TYPE_CHECKING:
@@ -27,12 +27,21 @@ _SHAPED: Final = frozenset(
      "input", "prompt", "thinking", "safety_settings", "cache_control")
 )  # fmt: skip
 _FREE: Final[frozenset[str]] = frozenset()
+#: Structure that is one of a few words. A value that is no word is text: whatever it is, it is none that an API takes.
+_WORDS: Final = frozenset(
+    ("role", "type", "format", "detail", "encoding_format", "ttl", "mime_type", "service_tier", "reasoning_effort", "verbosity",
+     "modalities", "tool_choice", "function_call", "truncation", "voice", "contentEncoding")
+)  # fmt: skip
+_LONGEST_WORD: Final = 19
+#: What is opaque in a request, as base 64, and what is if it is a data URL.
+_OPAQUE: Final = OPAQUE | {"file_data"}
+_URLS: Final = frozenset(("url", "image_url", "video_url", "audio_url", "uri"))
 #: Names at the top of a body that are the API's own.
 _KNOWN: Final = frozenset(
     (*_TOP, *_SHAPED, *CHAT, *COMPLETIONS, "stream", "dimensions", "top_k", "safety_identifier", "prompt_cache_key")
 )
 _NAMED: Final = _STRUCTURAL | {"name"}
-_SCHEMA: Final = frozenset(("type", "format", "required", "$ref", "$schema", "$id", "$defs", "contentEncoding"))
+_SCHEMA: Final = frozenset(("type", "format", "required", "$ref", "$schema", "$id", "contentEncoding"))
 #: What is structure below a key; elsewhere what held above it goes on. Free text may hold any key.
 _BELOW: Final[dict[str, frozenset[str]]] = {
     "metadata": _FREE,
@@ -46,9 +55,12 @@ _BELOW: Final[dict[str, frozenset[str]]] = {
     "json_schema": _NAMED,
     "parameters": _SCHEMA,
     "schema": _SCHEMA,
-    "thinking_blocks": _STRUCTURAL | {"signature", "data"},
-    "input_audio": _STRUCTURAL | {"data"},
-    "file": _STRUCTURAL | {"file_data", "file_id"},
+    "file": _STRUCTURAL | {"file_id"},
+    # Values in a schema: they may hold any key.
+    "default": _FREE,
+    "const": _FREE,
+    "enum": _FREE,
+    "examples": _FREE,
 }
 #: Names at the top of a chat's body whose values are numbers, truths, structure, or the messages themselves.
 _WORDLESS: Final = frozenset(
@@ -56,8 +68,14 @@ _WORDLESS: Final = frozenset(
      "frequency_penalty", "logprobs", "top_logprobs", "stream", "store", "parallel_tool_calls", "service_tier",
      "reasoning_effort", "verbosity")
 )  # fmt: skip
+#: Those among them that are words.
+_WORDED: Final = frozenset(("service_tier", "reasoning_effort", "verbosity"))
 #: The number of a token, or of a row: no text.
 _NUMBER: Final = re.compile(r"[0-9]{1,8}").fullmatch
+
+
+def _worded(body: dict[str, Any]) -> bool:
+    return all(value is None or _is_word(value) for value in map(body.get, _WORDED))
 
 
 def slots(request: ApiRequest) -> Iterator[Slot]:
@@ -67,7 +85,8 @@ def slots(request: ApiRequest) -> Iterator[Slot]:
     slot may be written to as it comes.
     """
     body = request.body
-    if request.simple and _WORDLESS.issuperset(body):  # most of all requests
+    if request.simple and _WORDLESS.issuperset(body) and (_WORDED.isdisjoint(body) or _worded(body)):
+        # most of all requests
         return _contents(request, body["messages"])
     return _leaves(request, body, (), _TOP)
 
@@ -119,12 +138,35 @@ class Name(Slot):
         self._owner.touch()
 
 
+def _is_word(value: str) -> bool:
+    return len(value) <= _LONGEST_WORD and value.replace("-", "_").isidentifier()
+
+
+def _in_structure(
+    owner: ApiRequest, row: list[Any], key: Any, path: tuple[Any, ...], skip: frozenset[str]
+) -> Iterator[Slot]:
+    """Yield what a list holds where words or names are expected, and is neither."""
+    for i, item in enumerate(row):
+        if type(item) is str:
+            if key in _WORDS and not _is_word(item):
+                yield Slot(owner, row, i, key, (*path, i))
+        elif type(item) is dict or type(item) is list:
+            yield from _leaves(owner, item, (*path, i), skip)
+
+
 def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset[str]) -> Iterator[Slot]:
     names: list[str] = []
     for key, value in node.items() if type(node) is dict else enumerate(node):
         kind = type(value)
         if kind is str:
-            if key in skip or (key == "url" and value[:5] == "data:" and path[-1:] == ("image_url",)):
+            if key in skip and (key not in _WORDS or _is_word(value)):
+                continue
+            if (
+                (key in _OPAQUE or (key in _URLS and value[:5] == "data:"))
+                and path
+                and skip is not _FREE
+                and opaque(value)
+            ):
                 continue
             if type(key) is not str:
                 yield Slot(owner, node, key, "content", (*path, key))
@@ -134,6 +176,7 @@ def _leaves(owner: ApiRequest, node: Any, path: tuple[Any, ...], skip: frozenset
                 yield Slot(owner, node, key, key, (*path, key))
         elif kind is dict or kind is list:
             if key in skip and kind is list:
+                yield from _in_structure(owner, value, key, (*path, key), skip)
                 continue
             below = skip
             if skip is not _FREE and isinstance(key, str):
