@@ -59,6 +59,10 @@ class Node:
         """Return what a match can begin with: each possible first character, and whether a word begins there."""
         return []
 
+    def lead(self) -> tuple[bytes, bool]:
+        """Return the characters of ASCII that every match begins with, and whether they are all there is to it."""
+        return b"", False
+
 
 class Atom(Node):
     """One character, class or escape: exactly one character wide; ``folded``: whatever its case."""
@@ -87,6 +91,10 @@ class Atom(Node):
     def heads(self) -> list[Head]:
         return [Head(self.raw, self.raw, False)]
 
+    def lead(self) -> tuple[bytes, bool]:
+        matched = characters(self.raw)
+        return (bytes(matched), True) if len(matched) == 1 and 128 not in matched else (b"", False)
+
     def loud(self) -> bool:
         return characters(self.raw).isdisjoint(QUIET)
 
@@ -108,3 +116,6 @@ class Assertion(Node):
 
     def word(self) -> bool:
         return True
+
+    def lead(self) -> tuple[bytes, bool]:
+        return b"", True

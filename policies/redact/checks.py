@@ -48,6 +48,17 @@ def entropy(text: str) -> float:
 _BITS: Final = [0.0, *(n * math.log2(n) for n in range(1, 512))]
 
 
+def richer(text: str, bits: float) -> bool:
+    """Tell whether :func:`entropy` of ``text`` is more than ``bits``: nearly always seen by how many characters differ."""
+    size, kinds = len(text), len(set(text))
+    if not 1 < kinds < len(_BITS) > size:
+        return entropy(text) > bits
+    # The least that so many kinds can come to: all but one occur once.
+    if math.log2(size) - _BITS[size - kinds + 1] / size > bits + 1e-9:
+        return True
+    return math.log2(kinds) > bits - 1e-9 and entropy(text) > bits
+
+
 def repetitive(text: str) -> bool:
     """Tell whether ``text`` repeats itself: ``abcd1234abcd1234…`` or ``xxxxxxxx`` is nobody's key."""
     size, kinds = len(text), len(set(text))
@@ -59,17 +70,17 @@ def repetitive(text: str) -> bool:
     return kinds * 6 < size or len({*zip(text, text[1:], text[2:])}) * 5 < most  # noqa: B905
 
 
-_NOT_LOWER, _NOT_UPPER, _NOT_DIGIT = (
-    bytes(byte for byte in range(256) if chr(byte) not in kept) for kept in (ascii_lowercase, ascii_uppercase, digits)
+#: What each byte is: ``d`` a digit, ``u`` an upper, ``l`` a lower case letter of ASCII, ``o`` anything else.
+KINDS: Final = bytes(
+    ord("d" if chr(b) in digits else "u" if chr(b) in ascii_uppercase else "l" if chr(b) in ascii_lowercase else "o")
+    for b in range(256)
 )
 
 
 def classes(text: str) -> tuple[int, int, int, int]:
     """Return how many lower case letters, upper case letters, digits and other characters ``text`` has."""
-    raw = text.encode("utf-8", "replace")
-    lower = len(raw.translate(None, _NOT_LOWER))
-    upper = len(raw.translate(None, _NOT_UPPER))
-    number = len(raw.translate(None, _NOT_DIGIT))
+    count = text.encode("utf-8", "replace").translate(KINDS).count
+    lower, upper, number = count(b"l"), count(b"u"), count(b"d")
     return lower, upper, number, len(text) - lower - upper - number
 
 

@@ -86,7 +86,7 @@ class Detector:
     """
 
     __slots__ = (
-        "_hint", "after", "bounded", "cap", "check", "core", "first", "group", "literal", "longest", "match", "name", "node", "pattern", "priority",
+        "_hint", "after", "back", "bounded", "cap", "check", "core", "first", "group", "literal", "longest", "match", "name", "node", "pattern", "priority",
         "replacement", "scan", "secret", "weight", "word", "yields",
     )  # fmt: skip
 
@@ -139,7 +139,10 @@ class Detector:
         self.bounded = self.node.most <= longest if self.longest else self.node.size <= self.cap
         self._hint = hint
         self.core = compile_union([core]) if core else None
-        self.literal = core.encode() if core and not set(core) & set(_SPECIAL) else b""
+        #: No match is without it, and none begins more than `back` bytes before it.
+        self.literal, self.back = core.encode() if core and not set(core) & set(_SPECIAL) else b"", self.cap
+        if not self.literal and len(lead := self.node.lead()[0]) > 1:
+            self.literal, self.back = lead, 0
         self.after = compile_union([after]) if after else None
         self.weight = weight
         self.yields = yields

@@ -103,17 +103,18 @@ class Engine:
 
     def _settle(self, look: Look) -> tuple[int, Sequence[Finding]]:
         decided = look.held
-        candidates = look.found
-        if look.regions:
-            candidates = candidates + [(region.start, region) for region in look.regions]
-        if look.unasked:
-            candidates = candidates + [(one.start, Finding(*one[:3])) for one in look.unasked]
-        if not candidates:
+        if not (look.found or look.regions or look.unasked):
             return decided, ()
-        candidates.sort(reverse=True, key=_START)
-        for start, finding in candidates:  # the decided part must not end inside a candidate
-            if start < decided < finding.end:
-                decided = start
+        if not look.final or decided < len(look.text):
+            candidates: list[tuple[int, Finding | Unasked]] = [
+                *look.found,
+                *((region.start, region) for region in look.regions),
+                *((one.start, one) for one in look.unasked),
+            ]
+            candidates.sort(reverse=True, key=_START)
+            for start, finding in candidates:  # the decided part must not end inside a candidate
+                if start < decided < finding.end:
+                    decided = start
         accepted = [finding for start, finding in look.found if start < decided]
         if look.unasked:
             findings = _asked([one for one in look.unasked if one.start < decided], accepted, look.text)
@@ -131,21 +132,26 @@ def _resolved(accepted: list[Finding]) -> list[Finding]:
     cluster: list[Finding] = []
     reach = 0
     for finding in sorted(accepted, key=_START):
-        if finding.start >= reach and cluster:
+        if finding.start < reach:
+            # It overlaps the one before, or what that overlaps.
+            if not cluster:
+                cluster.append(findings.pop())
+            cluster.append(finding)
+            if finding.end > reach:
+                reach = finding.end
+            continue
+        if cluster:
             _resolve(cluster, findings)
             cluster = []
-        cluster.append(finding)
-        if finding.end > reach:
-            reach = finding.end
-    _resolve(cluster, findings)
+        findings.append(finding)
+        reach = finding.end
+    if cluster:
+        _resolve(cluster, findings)
     return findings
 
 
 def _resolve(cluster: list[Finding], findings: list[Finding]) -> None:
     """Append the winners among overlapping findings, in the text's order."""
-    if len(cluster) < 2:
-        findings.extend(cluster)
-        return
     cluster.sort(key=lambda f: (-f.detector.priority, f.start - f.end, f.start))
     winners: list[Finding] = []
     for finding in cluster:

@@ -64,6 +64,15 @@ class Sequence(Node):
     def word(self) -> bool:
         return all(part.word() for part in self.parts)
 
+    def lead(self) -> tuple[bytes, bool]:
+        found = b""
+        for part in self.parts:
+            begun, whole = part.lead()
+            found += begun
+            if not whole:
+                return found, False
+        return found, True
+
     def heads(self) -> list[Head]:
         found: list[Head] = []
         word = False
@@ -127,6 +136,14 @@ class Choice(Node):
 
     def heads(self) -> list[Head]:
         return [head for option in self.options for head in option.heads()]
+
+    def lead(self) -> tuple[bytes, bool]:
+        (lead, whole), *others = (option.lead() for option in self.options)
+        for begun, ends in others:
+            whole &= ends and begun == lead
+            while not begun.startswith(lead):
+                lead = lead[:-1]
+        return lead, whole
 
     def begun(self) -> str:
         return "(?:" + "|".join(o.begun() for o in self.options) + ")"
@@ -214,6 +231,9 @@ class Flags(Node):
 
     def word(self) -> bool:
         return self.node.word()
+
+    def lead(self) -> tuple[bytes, bool]:
+        return (b"", False) if "i" in self.flags else self.node.lead()
 
     def heads(self) -> list[Head]:
         return [head._replace(flagged=f"(?{self.flags}:{head.flagged})") for head in self.node.heads()]

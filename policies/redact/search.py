@@ -103,16 +103,15 @@ class Look:
         weight, base, size = detector.weight, self.trail.base, len(text)
         level, last = self.trail.levels.get(name, (FULL, 0))
         after, until = detector.after, -1
-        literal, cap = detector.literal, detector.cap
+        literal, back = detector.literal, detector.back
         covers = self._covers(detector) if detector.yields else None
         while at < decided:
             if literal:
-                # No match is without it, and none longer than `cap`.
-                place = text.find(literal, at)
-                if place < 0:
+                place = text.find(literal, at) - back
+                if place < -back:
                     return
-                if place - cap > at:
-                    at = _whole(text, place - cap)
+                if place > at:
+                    at = _whole(text, place) if back else place
             if after is not None and at > until:
                 word = after(_ANYWHERE, text, max(0, at - NEAR), size)[0][0]
                 if word < 0:
@@ -187,15 +186,13 @@ class Look:
 
 
 #: What words and keys consist of.
-_RUN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/+~-")
+_RUN: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/+~-"
 
 
 def _begun(text: bytes, at: int) -> int:
     """Return where the run of letters, digits and what joins them begins that ``at`` is in."""
     least = max(0, at - 512)
-    while at > least and text[at - 1] in _RUN:
-        at -= 1
-    return at
+    return least + len(text[least:at].rstrip(_RUN))
 
 
 def _whole(text: bytes, at: int) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from string import ascii_lowercase, ascii_uppercase, digits
 from typing import Final
 
-from policies.redact.checks import classes, entropy, repetitive, spotter
+from policies.redact.checks import KINDS, classes, repetitive, richer, spotter
 from policies.redact.detector import Hit, Verdict
 
 _DUMMY: Final = (
@@ -166,17 +165,12 @@ def _mixed(value: str, size: int) -> bool:
         return False
     if numbers == 0:
         return (
-            size >= 24
-            and lower > 4
-            and upper > 4
-            and other < 3
-            and _switches(value) * 3 > size
-            and entropy(value) > 4.0
+            size >= 24 and lower > 4 and upper > 4 and other < 3 and _switches(value) * 3 > size and richer(value, 4.0)
         )
     if lower + upper == 0:
         return False
     if not other and _HEX(value):
-        return size >= 16 and numbers > 3 and lower + upper > 2 and entropy(value) > 2.8
+        return size >= 16 and numbers > 3 and lower + upper > 2 and richer(value, 2.8)
     if _switches(value) * 6 < size:
         return False
     if other:
@@ -188,7 +182,7 @@ def _mixed(value: str, size: int) -> bool:
             return False
         if all(map(_WORDLIKE, parts)) and not (size > 30 and _switches(value) * 3 > size):
             return False
-    return entropy(value) >= 3.2
+    return richer(value, 3.2)
 
 
 #: The words of a name in camel case.
@@ -198,13 +192,12 @@ _HEX: Final = re.compile("[0-9a-fA-F]+").fullmatch
 _PARTS: Final = re.compile(r"[^A-Za-z0-9]+").split
 _WORDLIKE: Final = re.compile(r"[A-Za-z]*|[A-Za-z]{3,}\d{1,3}|\d*").fullmatch
 _MIXED_PART: Final = re.compile(r"\d.*[A-Za-z]|[A-Za-z].*\d", re.DOTALL).search
-_KINDS: Final = bytes(
-    ord("d" if chr(b) in digits else "u" if chr(b) in ascii_uppercase else "l" if chr(b) in ascii_lowercase else "o")
-    for b in range(256)
-)
-_RUNS: Final = re.compile(rb"d+|u+|l+|o+").findall
 
 
 def _switches(value: str) -> int:
     """Return how often the class of character changes: words do it rarely, chance often."""
-    return max(0, len(_RUNS(value.encode("utf-8", "replace").translate(_KINDS))) - 1)
+    kinds = value.encode("utf-8", "replace").translate(KINDS)
+    size = len(kinds)
+    row = int.from_bytes(kinds, "big")
+    # Each byte beside the one before it: nothing is left where they are alike.
+    return max(0, size - (row ^ row >> 8).to_bytes(size, "big").count(0) - 1)

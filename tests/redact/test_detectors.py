@@ -8,7 +8,7 @@ import string
 import pytest
 
 from policies.redact import redact_text
-from policies.redact.checks import base58check, bech32, card, entropy, iban, luhn, repetitive
+from policies.redact.checks import base58check, bech32, card, entropy, iban, luhn, repetitive, richer
 from policies.redact.groups import BY_NAME, GROUPS
 from policies.redact.whole import find
 
@@ -172,6 +172,16 @@ def test_checks() -> None:
     assert base58check("3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLy") and not base58check("3J98t1WpEZ73CNmQviecrnyiWrnqRhWNLz")
     assert bech32("bc1p5d7rjq7g6rdk2yhzks9smlaqtedr4dekq08ge8ztwac72sfr9rusxg3297")
     assert entropy("aaaa") == 0 and entropy("abcd") == 2 and repetitive("abcd1234" * 4) and not repetitive(rnd(32))
+
+
+def test_how_rich_a_text_is_can_be_told_without_its_entropy() -> None:
+    """Most texts are judged by how many characters differ; the answer is the entropy's."""
+    for size in (1, 2, 5, 16, 40, 96, 600):
+        for alphabet in ("a", "ab", "abc", HEX, LOW, string.printable, "aaaaaaaab", "aaab" + HEX):
+            text = rnd(size, alphabet)
+            for bits in (0.0, 1.0, 2.0, 2.8, 3.2, 4.0, 4.2, entropy(text), entropy(text) - 1e-12):
+                assert richer(text, bits) == (entropy(text) > bits), (text, bits)
+    assert not richer("", 0.0)
 
 
 def test_names_are_unique_and_words_known() -> None:

@@ -72,6 +72,7 @@ def test_the_prefilter_is_found_where_the_pattern_is(pattern: str, text: str) ->
             assert LOUD.search(match.group().encode())
         if node.opening():
             assert re2.match(node.opening(), match.group())
+        assert match.group().encode().startswith(node.lead()[0])
 
 
 @settings(max_examples=150, deadline=None)
@@ -124,6 +125,16 @@ def test_the_built_in_detectors_keep_the_fast_path() -> None:
     assert [d.name for d in BY_NAME.values() if not d.node.loud()] == []
     # What may go on for pages begins with a sign: else every word of the last pages would be asked.
     assert [d.name for d in BY_NAME.values() if d.reach > 2_048 and not d.node.opening()] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "lead"),
+    [(r"\bsk-(?:a|b)", "sk-"), ("tok_[a-z]|tok-", "tok"), ("(?:abc|abc)d+", "abc"), (r"(?i)tok\d", ""), (r"ab?c", "a"),
+     (r"\x41\.[b]c|A\.b", "A.b"), ("ab(?i)cd", "ab"), ("é", ""), ("a|ab", "a"), ("(?:a|ab)c", "a"), ("^a$b", "ab")],
+)  # fmt: skip
+def test_what_every_match_begins_with(pattern: str, lead: str) -> None:
+    """A search leaps to the next place where the characters stand that every match begins with."""
+    assert parse(pattern).lead()[0].decode() == lead
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))

@@ -7,7 +7,7 @@ import binascii
 import re
 from typing import Final
 
-from policies.redact.checks import classes, entropy, repetitive, spotter
+from policies.redact.checks import classes, repetitive, richer, spotter
 from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
 from policies.redact.values import UUID, assigned, dummy, told
 
@@ -153,7 +153,7 @@ def _aws_secret(hit: Hit) -> Verdict:
     lower, upper, digits, _ = classes(value)
     if value.count("/") > 4 or any(len(w) > 14 and w.isalpha() and w[1:].islower() for w in value.split("/")):
         return False
-    return lower > 5 and upper > 5 and digits > 0 and entropy(value) > 4.2 and not repetitive(value)
+    return lower > 5 and upper > 5 and digits > 0 and richer(value, 4.2) and not repetitive(value)
 
 
 def _forty() -> str:
@@ -191,7 +191,7 @@ DETECTORS: Final = (
     Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",
              core="(?i)aws", group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, weight=DEAR, check=_aws),
     Detector("aws_secret", _FORTY, group="secrets", replacement="[AWS_KEY]", priority=66,
-             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{40}", weight=MEDIUM),
+             check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{39}(?:[A-Za-z0-9]\b|[/+]\B)", weight=MEDIUM),
     Detector("auth_data", _named(_AUTH), core=_core(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, weight=DEAR, check=_auth),
     Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(?:(basic|token|digest|apikey|key|sso-key|api-key|genie[_-]?key|klaviyo-api-key)[ \t=]{1,3})?"
              r"[\"']?([A-Za-z0-9+/=_.:-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),

@@ -29,7 +29,8 @@ def _mixed(hit: Hit) -> Verdict:
 
 
 def _no_word_after(hit: Hit) -> Verdict:
-    return not (hit.after.isalnum() or hit.after == b"_")
+    after = hit.after
+    return not (after.isalnum() or after == b"_")
 
 
 _GITLAB_LENGTHS: Final[dict[str, Sequence[int]]] = {"glimt": (25,), "glptt": (40,), "gloas": (64,), "glpat": range(20, 51), "gldt": range(20, 51),
@@ -79,10 +80,8 @@ def _sk(hit: Hit) -> Verdict:
     """Take a bare row that varies, and what has marks in it, as names have, only if it looks drawn by chance."""
     value = hit.value[3:]
     if value.isalnum():
-        lower, upper, digits, _ = classes(value)
-        return (
-            (len(value) >= 40 or (digits > 0 and lower + upper > 0)) and not repetitive(value) and _no_word_after(hit)
-        )
+        mixed = len(value) >= 40 or not (value.isalpha() or value.isdecimal())
+        return mixed and not repetitive(value) and _no_word_after(hit)
     return hit.after != b"-" and _no_word_after(hit) is True and _mixed(hit) is True and random_token(value)
 
 
