@@ -2,8 +2,8 @@
 
 It works on httpx2's transport, below its client: no cookies, no redirects, no environment, no decoding.
 Known differences: httpcore2 writes a request's body to its end before it reads, so that an early refusal of a
-big one may be lost to the write error; it counts no interim replies (the first-byte limit bounds them) and
-takes two equal content-lengths for one.
+big one may be lost to the write error; it counts no interim replies (the first-byte limit bounds them), takes
+two equal content-lengths for one, and reads lines that end in LF alone or are folded.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class HttpxReply(UpstreamReply):
                     piece = await anext(self._pieces)
             except StopAsyncIteration:
                 self._over = True
-                await _quietly(self._response.aclose())  # now, so that the next call finds the connection
+                await _quietly(_put_back(self._response))  # now, so that the next call finds the connection
                 self._upstream.done()
             except TimeoutError:
                 if not limit.expired():
@@ -198,7 +198,7 @@ class HttpxReply(UpstreamReply):
                         left -= len(piece)
                         if left < 0:
                             break
-            await self._response.aclose()
+            await _put_back(self._response)
         finally:
             self._upstream.done()
 
@@ -238,6 +238,19 @@ def _unfit(status: int, headers: Headers, raw: list[tuple[bytes, bytes]], room: 
     if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         return faults.invalid("it is compressed, which was not asked for")
     return None
+
+
+async def _put_back(response: httpx2.Response) -> None:
+    """Give back the connection of a reply that was read, or close it: bytes behind the message would pass for the
+    next reply, another caller's (httpcore2 looks for them on the socket only, not in what it has read).
+    """
+    reader: Any = response.stream
+    for inner in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        reader = getattr(reader, inner, None)
+    stream = response.extensions.get("network_stream")
+    if stream is not None and (reader is None or reader.trailing_data[0]):
+        await stream.aclose()
+    await response.aclose()
 
 
 async def _quietly(work: Any) -> None:
