@@ -201,6 +201,11 @@ class UpstreamError(ApiError):
         self.upstream_status = upstream_status
         self.native_code = native_code
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another target may answer: what is wrong is this one, not the request."""
+        return self.retryable or self.next_key or self.counts or self.upstream_status == 501
+
 
 class Truncated(UpstreamError):
     """The upstream's stream ended without the vendor's terminal event: never a success."""

@@ -83,7 +83,7 @@ async def forward(call: Call, wire: Wire | None) -> Source:
             return await _target(call, wire, target, entry, now)
         except UpstreamError as error:
             last = error
-            if _committed(wire) or not (error.retryable or error.next_key or error.counts):
+            if _committed(wire) or not error.elsewhere:
                 raise
         except ApiError as error:
             # This target cannot honour the request; another of the route may.

@@ -172,6 +172,10 @@ def failure(
         return UpstreamError("loop_detected", f"{vendor} leads back to this sidecar; check its base_url.", **common)
     if status == 408 or status == 504:
         return UpstreamError("upstream_timeout", f"{vendor} timed out: {text}", retryable=True, counts=True, **common)
+    if status == 501:
+        # RFC 9110, 15.6.2: it does no such thing for anybody (embeddings of a server that only chats). Nothing is ill.
+        never = [("x-should-retry", "false")]
+        return UpstreamError("upstream_error", f"{vendor} cannot do this: {text}", headers=never, **common)
     if status == 508:
         return UpstreamError("upstream_error", f"{vendor} failed: {text}", **common)
     if status >= 500:

@@ -76,6 +76,21 @@ async def test_another_account_may_do(serve: Serve, status: int) -> None:
     assert provider.calls[1].at - provider.calls[0].at < 0.3
 
 
+async def test_what_a_server_does_not_do_at_all_is_no_illness(serve: Serve) -> None:
+    """A 501 (embeddings of a server that only chats) is not asked twice, opens no breaker, and the next target may do."""
+    play = failing("openai", status=501)
+    sidecar, provider = await serve(
+        play, "openai", "gemini", max_retries=3, config={"models": {"pair": ["openai/m", "gemini/g"]}}
+    )
+    for _ in range(6):
+        reply = await sidecar.chat("hi", model="openai/m")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_error")
+        assert reply.headers["x-should-retry"] == "false"
+    assert len(provider.calls) == 6
+    assert (await sidecar.chat("hi", model="pair")).headers["x-llm-provider"] == "gemini"
+    assert (await sidecar.client.get("/health")).json()["provider_status"]["openai"]["circuit"] == "closed"
+
+
 async def test_a_target_that_cannot_is_passed_over(serve: Serve) -> None:
     """What one vendor has no way to do goes to the next that has; alone it is a 400."""
     sidecar, provider = await serve(failing(), "anthropic", "openai", "gemini", config=SMART)
