@@ -261,6 +261,8 @@ def send_error(call: Call, wire: Wire, error: ApiError) -> None:
         wire.write(b"data: " + error.body() + b"\n\n")
         wire.end()
         return
+    if call.policy_s < 0:  # a policy refused: this is what they took up to there
+        call.policy_s = monotonic() - call.started
     own = {name for name, _ in error.headers}
     call.headers = [pair for pair in _pairs(call.headers) if pair[0] not in own]
     head = _head(call, JSON) + "".join(f"{n}: {clean(v)}\r\n" for n, v in error.headers).encode("ascii", "replace")

@@ -94,6 +94,15 @@ async def test_office_hours():
         assert (await side.chat()).status_code == 200
 
 
+async def test_a_refusal_says_how_long_the_policies_took():
+    """`server-timing` is on success and refusal alike."""
+    async with inline(policies(("OfficeHours", {"team": "default", "start": 25, "end": 26}))) as side:
+        response = await side.chat()
+        assert response.status_code == 403
+        policy, upstream = response.headers["server-timing"].split(", ")
+        assert float(policy.removeprefix("policy;dur=")) >= 0.0 and upstream == "upstream;dur=0.0"
+
+
 async def test_a_deadline_whose_action_fails_stops_no_other():
     """One clock hand watches every deadline of the process: what one of them raises must not stop it."""
     told: list[str] = []
