@@ -20,10 +20,10 @@ def client_context(min_version: str = "1.3", ca_file: str | None = None) -> ssl.
         raise ValueError(f"tls.min_version is {min_version!r}; use 1.2 or 1.3")
     try:
         context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(
-            f"tls.ca_file {ca_file} cannot be read as PEM certificates: {error.strerror or error}"
-        ) from None
+    except OSError as error:
+        # OpenSSL's own word for it ("PEM lib") helps nobody.
+        why = "it holds none" if isinstance(error, ssl.SSLError) else str(error.strerror).lower()
+        raise ValueError(f"tls.ca_file {ca_file} cannot be read as PEM certificates: {why}") from None
     context.minimum_version = _VERSIONS[min_version]
     context.set_alpn_protocols(["http/1.1"])
     return context

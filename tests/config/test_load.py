@@ -220,6 +220,20 @@ def test_the_sidecars_own_address_is_no_upstream() -> None:
     assert "the sidecar's own address" in problem
 
 
+@pytest.mark.parametrize("missing", [True, False])
+def test_authorities_that_are_none_are_a_mistake_at_load(tmp_path: Path, missing: bool) -> None:
+    """A `ca_file` that is not there or holds no certificate stops `check` with its line, not each connection later."""
+    file = tmp_path / "ca.pem"
+    if not missing:
+        file.write_text("-----BEGIN NOTHING-----\n")
+    what = f"there is no file {file}" if missing else f"{file} cannot be read as PEM certificates: it holds none"
+    assert problems(f"providers: {{openai: {{api_key: k, tls: {{ca_file: {file}}}}}}}\n") == [
+        f"llm.yml:1: providers.openai.tls.ca_file: {what}"
+    ]
+    store = f"store: rediss://h/0?ca_file={file}\nserver: {{secret: {'s' * 40}}}\n"
+    assert problems(store + MINIMAL) == [f"llm.yml:1: store: {what}"]
+
+
 def test_keys_hold_no_line_breaks(tmp_path: Path) -> None:
     """A file with two lines is no API key: it would end a header."""
     (tmp_path / "key").write_text("sk-0123\nx: y\n")

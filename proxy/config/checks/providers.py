@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -90,8 +89,8 @@ def _addresses(scope: Scope, entry: ProviderEntry, path: Path) -> None:
     if settings.proxy is not None and (*path, "proxy") not in scope.expander.broken and _split(settings.proxy) is None:
         scope.bad((*path, "proxy"), "this must be an address such as http://proxy.example.com:3128")
     ca_file = settings.tls.ca_file
-    if ca_file is not None and not os.path.isfile(ca_file):
-        scope.bad((*path, "tls", "ca_file"), f"there is no file {ca_file}")
+    if ca_file is not None:
+        scope.authorities((*path, "tls", "ca_file"), ca_file)
 
 
 def _split(url: str) -> SplitResult | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from proxy.config.build import Builder
 from proxy.config.model import Config, PolicyEntry
 from proxy.config.problem import Path, did_you_mean
+from proxy.upstream.tls import client_context
 
 
 class Scope:
@@ -30,6 +32,16 @@ class Scope:
     def bad(self, path: Path, message: str, word: str | None = None, known: Iterable[str] = ()) -> None:
         """Note a mistake; ``word`` is looked for among ``known`` for a suggestion."""
         self.document.add(path, message, None if word is None else did_you_mean(word, known))
+
+    def authorities(self, path: Path, file: str) -> None:
+        """Note a mistake unless ``file`` holds certificates to trust: no connection could be made, at every call anew."""
+        if not os.path.isfile(file):
+            self.bad(path, f"there is no file {file}")
+            return
+        try:
+            client_context(ca_file=file)
+        except ValueError as error:
+            self.bad(path, str(error).removeprefix("tls.ca_file "))
 
     def warn(self, path: Path, message: str, suggestion: str | None = None) -> None:
         """Note what loads but deserves a look."""

@@ -56,6 +56,11 @@ def _store(scope: Scope) -> None:
         folder = os.path.dirname(store.url.removeprefix("sqlite://"))
         if not os.path.isdir(folder):
             scope.bad(("store",), f"there is no folder {folder} for the database file; create it first")
+    if store.kind == "redis":
+        from proxy.store.address import parse  # brings hiredis, which no other store needs
+
+        if (ca_file := parse(store.url).ca_file) and store.url.startswith("rediss"):
+            scope.authorities(("store",), ca_file)
 
 
 def _auth(scope: Scope) -> None:
