@@ -18,6 +18,8 @@ from policies.redact.search import Finding, Trail
 _PIECE: Final = re.compile(r'[^"\\]+|"|\\(?:u[0-9a-fA-F]{4}|[^u])', re.DOTALL)
 #: The longest escape that may be cut: a surrogate pair, twelve characters.
 _CUT: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?$")
+#: Characters of a piece at most: each finding looks through those that it touches.
+_RUN: Final = 512
 #: What JSON does not have outside of strings.
 _STRAY: Final = re.compile(r"[^ \t\n\r{}\[\]:,0-9+.Eaeflnrstu-]")
 #: An escaped quote stands for an apostrophe while we look: as a quote it would seem to end its string.
@@ -143,7 +145,9 @@ class JsonLane:
             self._stray = self._start + sum(piece.size for piece in self._pieces)
             raw = raw[at:]
         inside = self._inside or self._stray is not None
-        self._pieces.append(Piece(raw, len(raw.encode(*CODEC)), inside, True))
+        for at in range(0, len(raw), _RUN):
+            run = raw[at : at + _RUN]
+            self._pieces.append(Piece(run, len(run.encode(*CODEC)), inside, True))
 
     def _escape(self, raw: str, meant: list[str], high: Piece | None) -> Piece | None:
         if raw[1] != "u":

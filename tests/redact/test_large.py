@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from proxy.chunk import Chunk
 from tests.redact.helpers import call, chat, policy, stalls
-from tests.timing import slowness
+from tests.timing import least, slowness
 
 
 async def stall(body: dict[str, Any], mode: str) -> tuple[float, float]:
@@ -49,3 +50,18 @@ async def test_many_names_that_are_masked_cost_what_their_number_costs() -> None
 
     worst, whole = min([await stall(body(10_000), "mask") for _ in range(2)], key=lambda pair: pair[1])
     assert whole < 1.0 and worst < 0.05, (worst, whole)  # some 12 microseconds for each; of 2,000 it was 310
+
+
+def test_a_whole_answer_dense_with_findings_costs_what_its_size_costs() -> None:
+    """Half a mebibyte of addresses in one string of a tool's arguments: no finding looks through all of it."""
+
+    def answer(size: int) -> None:
+        text = json.dumps({"list": "mail ann@example.com now " * (size // 25)})
+        tool = {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}
+        message = {"role": "assistant", "content": None, "tool_calls": [tool]}
+        chunk = Chunk({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, b"", whole=True)
+        for out in policy().on_reply(call(chat("x"))).feed(chunk):
+            assert b"ann@" not in out.encode()
+
+    once = least(lambda: answer(1 << 16))
+    assert least(lambda: answer(1 << 19), 12 * once) < 16 * once  # eight times the text; it was fifty times the time
