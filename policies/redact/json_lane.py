@@ -10,9 +10,8 @@ from typing import Final
 
 import orjson
 
-from policies.redact.engine import Engine
 from policies.redact.escapes import MARGIN
-from policies.redact.lanes import CODEC, KEEP, PlainLane, Replace
+from policies.redact.lanes import CODEC, KEEP, Looks, PlainLane, Replace
 from policies.redact.search import Finding, Trail
 
 _PIECE: Final = re.compile(r'[^"\\]+|"|\\(?:u[0-9a-fA-F]{4}|[^u])', re.DOTALL)
@@ -59,7 +58,7 @@ class JsonLane:
         "_trail",
     )
 
-    def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
+    def __init__(self, engine: Looks, replace: Replace, trail: Trail | None = None) -> None:
         self._engine = engine
         self._replace = replace
         self._trail = Trail() if trail is None else trail

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from policies.redact.detector import Detector
-from policies.redact.engine import Engine
 from policies.redact.escapes import MARGIN
+from policies.redact.front import Front
 from policies.redact.search import Finding, Trail
 
 #: Says what to put for a finding: ``(detector, original)``; None leaves it as it is.
@@ -22,6 +22,15 @@ CODEC: Final = ("utf-8", "surrogatepass")
 KEEP: Final = 512
 #: So many words may go out before the buffer is brought up to date.
 _PAST: Final = 64
+
+
+class Looks(Protocol):
+    """What finds: an engine, or one seen through something."""
+
+    front: Front
+
+    def decide(self, text: bytes, start: int, final: bool, trail: Trail | None = None) -> tuple[int, Sequence[Finding]]:
+        """Return how far ``text`` is decided, and what is found up to there (:meth:`policies.redact.engine.Engine.decide`)."""
 
 
 class Lane(Protocol):
@@ -52,7 +61,7 @@ class PlainLane:
         "whole",
     )
 
-    def __init__(self, engine: Engine, replace: Replace, trail: Trail | None = None) -> None:
+    def __init__(self, engine: Looks, replace: Replace, trail: Trail | None = None) -> None:
         self._decide = engine.decide
         self._front = front = engine.front
         self._dead = front.dead

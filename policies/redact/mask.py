@@ -20,7 +20,7 @@ _HASH: Final = 12
 class Masker:
     """Decides about the findings of one call in one direction; ``note`` is told each one's name, never a value."""
 
-    __slots__ = ("_actions", "_direction", "_key", "_mode", "_note", "_placeholders", "found", "masked")
+    __slots__ = ("_actions", "_direction", "_key", "_mode", "_note", "found", "masked", "placeholders")
 
     def __init__(
         self,
@@ -38,10 +38,12 @@ class Masker:
         self._actions = actions
         self._mode = mode
         self._key = key
-        self._placeholders = placeholders
+        self.placeholders = placeholders
 
     def replace(self, detector: Detector, original: str) -> str | None:
         """Count a finding and return what is put in its place, None to leave it; raise to refuse the call."""
+        if self.placeholders is not None and original in self.placeholders.originals:
+            return None
         name = detector.name
         self.found += 1
         self._note(name)
@@ -51,12 +53,16 @@ class Masker:
         if action == "block":
             raise blocked(self._direction, name)
         self.masked += 1
-        if self._placeholders is not None:
-            return self._placeholders.give(detector.word, original)
+        if self.placeholders is not None:
+            return self.placeholders.give(detector.word, original)
         if self._mode == "hash":
             digest = hmac.digest(self._key, f"{detector.word}\0{original}".encode("utf-8", "surrogatepass"), "sha256")
             return f"[{detector.word}_{digest.hex()[:_HASH]}]"
         return detector.replacement
+
+    def again(self, detector: Detector, original: str) -> str | None:
+        """Do the same where a masked text is looked at once more: what is only counted has been."""
+        return None if self._actions[detector.name] == "count" else self.replace(detector, original)
 
 
 def blocked(direction: Direction, name: str) -> ApiError:

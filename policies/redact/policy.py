@@ -14,12 +14,12 @@ from policies.redact.config import RedactConfig
 from policies.redact.detector import Detector
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.json_lane import JsonLane
-from policies.redact.lanes import Lane, PlainLane, masked_text
+from policies.redact.lanes import Lane, Looks, PlainLane, Replace, masked_text
 from policies.redact.mask import Action, Direction, Masker, failed
 from policies.redact.named import named
 from policies.redact.packs import Pack, PackError
 from policies.redact.reply import ReplyFilter
-from policies.redact.restore import Placeholders
+from policies.redact.restore import Placeholders, Sight
 from policies.redact.search import Trail
 from policies.redact.unscanned import unscanned
 from policies.redact.whole import builtin, engine_for
@@ -29,6 +29,8 @@ from proxy.telemetry.log import describe
 SLICE: Final = 8_192
 #: What a text costs beyond its characters, in characters.
 SLOT: Final = 64
+#: How often a text with placeholders in it is looked at until nothing is found; what follows it matters to nobody.
+ROUNDS: Final = 4
 
 
 class Redact(Policy[RedactConfig]):
@@ -137,23 +139,41 @@ class Redact(Policy[RedactConfig]):
                 if findings:
                     masked = masked_text(buffer, 0, len(buffer), findings, masker.replace)
                     if masked != text and self.enforce:
-                        slot.text = masked
+                        slot.text = await self._settled(masked, slot.kind, masker)
                 if busy > SLICE:
                     busy = 0
                     await asyncio.sleep(0)
                 continue
             total += size if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-            lane: Lane = (JsonLane if slot.kind == "arguments" else PlainLane)(self._engine, masker.replace, trail)
-            parts = []
-            for at in range(0, size, SLICE):
-                # The last slice says so at once: what might begin a longer match matters only while more may come.
-                parts.append(lane.feed(text[at : at + SLICE], at + SLICE >= size))
-                if busy > SLICE:
-                    busy = size - at
-                    await asyncio.sleep(0)
-            masked = "".join(parts)
+            masked = await self._through(self._engine, masker.replace, text, slot.kind, trail)
             if masked != text and self.enforce:
-                slot.text = masked
+                slot.text = await self._settled(masked, slot.kind, masker)
+
+    async def _through(self, engine: Looks, replace: Replace, text: str, kind: str, trail: Trail | None = None) -> str:
+        lane: Lane = (JsonLane if kind == "arguments" else PlainLane)(engine, replace, trail)
+        parts = []
+        size = len(text)
+        for at in range(0, size, SLICE):
+            # The last slice says so at once: what might begin a longer match matters only while more may come.
+            parts.append(lane.feed(text[at : at + SLICE], at + SLICE >= size))
+            await asyncio.sleep(0)
+        return "".join(parts)
+
+    async def _settled(self, masked: str, kind: str, masker: Masker) -> str:
+        """Return a text with placeholders so that nothing is found in it any more.
+
+        Masking may uncover what was a part of something else, and what is found in it then would be found in the reply
+        that says it again, too, where no original comes back for it.
+        """
+        if masker.placeholders is None:
+            return masked
+        sight = Sight(self._engine, masker.placeholders.known)
+        for _ in range(ROUNDS):
+            again = await self._through(sight, masker.again, masked, kind)
+            if again == masked:
+                break
+            masked = again
+        return masked
 
     # --- the reply
 

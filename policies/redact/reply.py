@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from policies.redact.beside import NOT_AGAIN, Key, carrying, shape_of, silence, without_tokens
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.json_lane import JsonLane
-from policies.redact.lanes import Lane, PlainLane, masked_text
+from policies.redact.lanes import Lane, Looks, PlainLane, masked_text
 from policies.redact.mask import Masker
-from policies.redact.restore import Originals, Restorer
-from proxy.chunk import CHOICE, ENVELOPE, PIECES, Chunk, Slot
+from policies.redact.restore import Originals, Restorer, Sight
+from proxy.chunk import CHOICE, ENVELOPE, Chunk, Slot
 from proxy.errors import ApiError
 
 #: The order in which one choice's texts come: what is held back of an earlier one goes out before a later one.
 _RANK: Final = {"reasoning": 0, "content": 1, "refusal": 1, "arguments": 2, "input": 2}
-#: Fields of a reply, a choice or a message that say the text once more, token by token.
-_SPELLING: Final = frozenset(("logprobs", "token_ids", "tokens", "completion_probabilities"))
-#: What of a chunk belongs to it alone, and not to the one in which held back text follows.
-_NOT_AGAIN: Final = _SPELLING | {"usage", "choices"}
-Key = tuple[Any, ...]
 
 
 class Watch:
@@ -58,7 +54,7 @@ class ReplyFilter:
     """The filter of one call: a whole reply at once, a stream as it comes."""
 
     __slots__ = (
-        "_engine", "_envelope", "_failed", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_silent", "_spare", "_texts",
+        "_engine", "_envelope", "_failed", "_feed", "_held", "_json", "_lane", "_masker", "_odd", "_only", "_originals", "_sight", "_silent", "_spare", "_texts",
         "_waiting", "_watch", "_words",
     )  # fmt: skip
 
@@ -75,6 +71,7 @@ class ReplyFilter:
         self._engine = engine
         self._masker = masker
         self._originals = Originals(originals) if originals else None
+        self._sight: Looks = engine if self._originals is None else Sight(engine, self._originals)
         self._failed = failed
         self._watch = watch
         #: The caller asked for JSON: content is, and originals have to fit into its strings.
@@ -119,9 +116,9 @@ class ReplyFilter:
             if self._at_once(slot) and slot.kind != "other":
                 changed = True
                 if slot.key[1] == "transcript":
-                    _silence(chunk, slot.key[0])
+                    silence(chunk, slot.key[0])
         if changed:
-            _without_tokens(chunk)
+            without_tokens(chunk)
         return (chunk,)
 
     def _at_once(self, slot: Slot) -> bool:
@@ -144,7 +141,7 @@ class ReplyFilter:
 
     def _text(self, kind: str) -> Text:
         replace = self._masker.replace
-        lane: Lane = (JsonLane if kind == "arguments" else PlainLane)(self._engine, replace)
+        lane: Lane = (JsonLane if kind == "arguments" else PlainLane)(self._sight, replace)
         restorer = None
         if self._originals is not None:
             quoted = kind == "arguments" or (self._json and kind == "content")
@@ -207,9 +204,9 @@ class ReplyFilter:
                         return ()
                     if (carrier := waiting or self._spare) is not None:
                         self._spare = None
-                        return (_carrying(carrier, out),)
+                        return (carrying(carrier, out),)
                     self._waiting = None
-                    return (_carrying(chunk, out),)
+                    return (carrying(chunk, out),)
                 if waiting is not None:
                     self._waiting, self._spare = None, waiting
                 if out == text:
@@ -217,7 +214,7 @@ class ReplyFilter:
                 if not out and not data.get("usage"):
                     self._spare = chunk
                     return ()
-                return (_carrying(chunk, out),)
+                return (carrying(chunk, out),)
         return self._general(chunk)
 
     def _general(self, chunk: Chunk) -> Iterable[Chunk]:
@@ -251,7 +248,7 @@ class ReplyFilter:
             known = self._texts.get(key)
             if known is None:
                 known = self._texts[key] = self._text(slot.kind)
-                known.shape = _shape(chunk, key)
+                known.shape = shape_of(chunk, key)
             piece = slot.text
             ends = key[0] in finished and last[key] == n  # hostile servers say one text twice
             masked = self._masker.masked
@@ -264,9 +261,9 @@ class ReplyFilter:
             if ends:
                 del self._texts[key]
         # Tokens without their text beside them may be of one that was masked before.
-        _without_tokens(chunk, () if changed else said)
+        without_tokens(chunk, () if changed else said)
         for index in self._silent:
-            _silence(chunk, index)
+            silence(chunk, index)
         self._settle_on()
         return (*before, chunk) if before else (chunk,)
 
@@ -287,66 +284,7 @@ class ReplyFilter:
             text = self._texts.pop(key)
             out = text.feed("", True)
             if out and text.shape is not None:
-                envelope = {name: value for name, value in self._envelope.items() if name not in _NOT_AGAIN}
+                envelope = {name: value for name, value in self._envelope.items() if name not in NOT_AGAIN}
                 envelope["choices"] = [{"index": key[0], **text.shape(out), "finish_reason": None}]
                 chunks.append(Chunk(envelope))
         return chunks
-
-
-def _carrying(chunk: Chunk, text: str) -> Chunk:
-    """Return the chunk of a single choice with ``text`` in it: without the tokens, which would spell another."""
-    choice = chunk.data["choices"][0]
-    choice["delta"]["content"] = text
-    chunk.raw = None
-    _spelled(chunk, choice)
-    return chunk
-
-
-def _shape(chunk: Chunk, key: Key) -> Callable[[str], dict[str, Any]]:
-    """Return what makes a choice's body with only this text in it, in the form that the stream uses."""
-    index, field, n = key
-    choice = next(c for c in chunk.choices if c.get("index", 0) == index)
-    delta = choice.get("delta") or choice.get("message")
-    if delta is None:
-        return lambda text: {"text": text, "logprobs": None}
-    if field == "arguments" or field == "input":
-        if n == -1:
-            return lambda text: {"delta": {"function_call": {"arguments": text}}}
-        holder, name = ("custom", "input") if field == "input" else ("function", "arguments")
-        return lambda text: {"delta": {"tool_calls": [{"index": n, holder: {name: text}}]}}
-    if field == "transcript":
-        return lambda text: {"delta": {"audio": {"transcript": text}}}
-    if isinstance(delta.get(field), list):
-        piece = dict(delta[field][n])
-        name = next(name for name in PIECES if isinstance(piece.get(name), str))
-        return lambda text: {"delta": {field: [{**piece, name: text}]}}
-    return lambda text: {"delta": {field: text}}
-
-
-def _without_tokens(chunk: Chunk, keep: Collection[Any] = ()) -> None:
-    """Take the tokens out where the text was changed: they would spell it. Choices to ``keep`` stay."""
-    for choice in chunk.choices:
-        if choice.get("index", 0) not in keep:
-            _spelled(chunk, choice)
-            part = choice.get("delta") or choice.get("message")
-            if isinstance(part, dict):
-                _spelled(chunk, part)
-    if not keep:
-        _spelled(chunk, chunk.data)
-
-
-def _spelled(chunk: Chunk, holder: dict[str, Any]) -> None:
-    for name in _SPELLING.intersection(holder):
-        if holder[name] is not None:
-            holder[name] = None
-            chunk.touch()
-
-
-def _silence(chunk: Chunk, index: Any) -> None:
-    """Take out the sound of a choice whose transcript was masked: it says the same."""
-    for choice in chunk.choices:
-        part = choice.get("delta") or choice.get("message")
-        audio = part.get("audio") if isinstance(part, dict) else None
-        if choice.get("index", 0) == index and isinstance(audio, dict) and audio.get("data"):
-            audio["data"] = ""
-            chunk.touch()
