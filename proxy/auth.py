@@ -30,6 +30,12 @@ _OWN_ORIGIN: Final = re.compile(
     re.IGNORECASE,
 )
 
+#: Hosts that no page can have brought to this machine by its own DNS: addresses, and names that public DNS does not
+#: hold (a bare one of /etc/hosts or Docker's, `localhost` and `internal` with what is below them).
+_OWN_HOST: Final = re.compile(
+    rb"(?:[0-9.]+|\[[^]]+\]|(?:[^.:]+\.)+(?:localhost|internal)\.?|[^.:]+\.?)(?::[0-9]*)?", re.IGNORECASE
+)
+
 
 def hash_key(key: str) -> str:
     """Return the form in which llm.yml holds a client key: ``sha256:`` and 64 hex digits."""
@@ -71,7 +77,7 @@ class Authenticator:
 
         Raises:
             ApiError: ``invalid_api_key``, or ``unknown_team`` for a team named on behalf; ``permission_denied`` for
-                another site's web page where no key is asked for.
+                another site's web page, or its name, where no key is asked for.
         """
         caller = self._local
         if caller is None:
@@ -100,6 +106,13 @@ class Authenticator:
             # A browser lets any page post to loopback, though not read the answer: it would spend the operator's money.
             raise ApiError(
                 "permission_denied", "A web page may not call a sidecar without client keys; add `auth:` to llm.yml."
+            )
+        elif b"host" in headers and _OWN_HOST.fullmatch(headers[b"host"]) is None:
+            # A page whose own name leads to loopback (DNS rebinding) could read the answer, too, and sends no Origin.
+            raise ApiError(
+                "permission_denied",
+                "A sidecar without client keys is not called by such a host name; call it by an address or `localhost`, "
+                "or by a name without a dot, or add `auth:` to llm.yml.",
             )
         if caller.on_behalf and (b"x-llm-user" in headers or b"x-llm-team" in headers):
             return self._for(caller, headers)

@@ -99,6 +99,41 @@ def test_a_web_page_cannot_use_the_open_door_on_loopback(
     assert status("/v1/chat/completions") == 200
 
 
+FOREIGN = [
+    "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "evilinternal.example", "localhost.co:80",
+    "internal.evil.example.", "x.notlocalhost", "EVIL.EXAMPLE",
+]  # fmt: skip
+OURS = [
+    "127.0.0.1", "127.0.0.1:8080", "127.1", "localhost", "LOCALHOST:8080", "localhost.", "[::1]", "[::1]:8080", "10.0.0.7", "app.localhost:80",
+    "llm-sidecar:8080", "host.docker.internal:8080", "gateway_1",
+]  # fmt: skip
+READABLE = ["/v1/models", "/v1/usage", "/metrics", "/health", "/admin/usage", "/admin/config", "/admin/policies"]
+
+
+def test_a_page_whose_name_leads_to_loopback_reads_nothing(sidecars: Callable[..., Sidecar], sidecar: Sidecar) -> None:
+    """Without `auth:`, a host name that public DNS may lead here (DNS rebinding) is refused, with what to do; with keys, any passes."""
+    keyless = sidecars(auth=None)
+
+    def status(one: Sidecar, path: str, host: str, *lines: str) -> int:
+        with RawClient(one.port) as client:
+            head = "".join(f"{line}\r\n" for line in (f"GET {path} HTTP/1.1", f"Host: {host}", *lines))
+            reply = client.ask(f"{head}\r\n".encode())
+        if reply.status != 200:
+            error = openai_error(reply)
+            assert (
+                error["code"] == "permission_denied" and "localhost" in error["message"] and "auth:" in error["message"]
+            )
+        return reply.status
+
+    for path in READABLE:
+        assert {status(keyless, path, host) for host in FOREIGN} == {403}, path
+        assert {status(keyless, path, host) for host in OURS} == {200}, path
+    key = f"Authorization: Bearer {OPS_KEY}"
+    assert {status(sidecar, "/admin/usage", host, key) for host in FOREIGN + OURS} == {200}
+    with RawClient(keyless.port) as client:  # HTTP/1.0 may do without a host; no browser does
+        assert client.ask(b"GET /v1/models HTTP/1.0\r\n\r\n").status == 200
+
+
 def test_the_two_open_routes_say_little(sidecar: Sidecar) -> None:
     """T1: /healthz and /readyz answer GET and HEAD, and tell nothing about models, keys or teams."""
     for path in sorted(OPEN):
