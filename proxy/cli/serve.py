@@ -78,10 +78,13 @@ async def _serve(
     shared = Shared(store, metrics, log, clock, secret, background)
     try:
         runtime = Runtime(config, shared)
+        _warm(config, runtime)
     except (Exception, SystemExit) as error:
         for problem in (wrong := policies(config)[1]):
             print(problem, file=sys.stderr)
-        if not wrong:
+        if isinstance(error, tokens.VocabularyError):
+            print(f"llm-sidecar: {error}", file=sys.stderr)
+        elif not wrong:
             print(
                 f"llm-sidecar: a policy or provider could not be built: {type(error).__name__}: {error}",
                 file=sys.stderr,
@@ -91,7 +94,6 @@ async def _serve(
     side = Sidecar(runtime, writer)
     side.reloader = Reloader(side, path, listen)
     watching = loop.create_task(side.reloader.watch())
-    _warm(config, runtime)
 
     settings = config.server
     options = ServerOptions(
@@ -154,18 +156,16 @@ def _return_large_memory() -> None:
 
 
 def _warm(config: Any, runtime: Runtime) -> None:
-    """Load in a thread what no call should wait for: the vocabulary where tokens are counted, the price list."""
+    """Load what no call should wait for: in a thread the price list, and here the vocabulary where tokens are counted.
+
+    Making that holds the interpreter for a tenth of a second in one go: in a thread, it would stop every call for so long.
+    """
     if runtime.prices is not None:
         threading.Thread(target=runtime.prices.warm, daemon=True, name="prices").start()
     if any(row.name in ("prompt_limit", "quota", "budget", "rate_limit") for row in config.policies):
         models = {t.to.partition("/")[2] for route in config.models.values() for t in route.targets} | {""}
-        names = {tokens.encoding_name(model) for model in models}
-
-        def load_all() -> None:
-            for name in names:
-                tokens.load(name)
-
-        threading.Thread(target=load_all, daemon=True, name="vocabulary").start()
+        for name in {tokens.encoding_name(model) for model in models}:
+            tokens.load(name)
 
 
 def _announce(config: Any, runtime: Runtime, urls: list[str], ops_urls: list[str], log: Any) -> None:
