@@ -11,18 +11,15 @@ goes on all the while, for only a read shows that the client is gone.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
 
 from proxy.errors import ApiError
 from proxy.server.body import Body
-from proxy.server.connection import Connection
 from proxy.server.cycle import Cycle
 from proxy.server.head import HeadParser
 from proxy.server.hub import Hub
+from proxy.server.worker import Worker
 from proxy.ticker import NEVER
-
-log = logging.getLogger("llm_sidecar")
 
 _BODY_AHEAD: Final = 64 * 1024
 """Received bytes of a body that nobody asked for yet, above which reading pauses."""
@@ -31,25 +28,16 @@ _OVER_CAP: Final = 64
 _NOT_HTTP: Final = "This port speaks HTTP/1.1; send a request line."
 
 
-class Protocol(Connection):
-    """Serve one connection's requests, one after the other, to the hub's application.
+class Protocol(Worker):
+    """Take one connection's requests, one after the other, from its bytes."""
 
-    ``cycle`` is the request in work; None between requests. One task serves a connection's requests
-    (1.2 µs a request less than a task each).
-    """
-
-    __slots__ = ("_body_rested", "_body_since", "_parser", "_partial", "_wake", "cycle", "task")
-
-    _parser: HeadParser
+    __slots__ = ("_body_rested", "_body_since", "_partial")
 
     def __init__(self, hub: Hub) -> None:
         super().__init__(hub)
-        self.cycle: Cycle | None = None
         self._partial = b""
         self._body_since = NEVER
         self._body_rested = 0.0
-        self.task: asyncio.Task[None] | None = None
-        self._wake: asyncio.Future[None] | None = None
 
     # --- the transport's callbacks ---
 
@@ -254,81 +242,7 @@ class Protocol(Connection):
             self.ahead = b""
             self._begin(data, 0)
 
-    # --- the application ---
-
-    async def _serve(self) -> None:
-        """Run the application for one request after the other until the connection ends."""
-        hub = self.hub
-        loop = hub.loop
-        while not self.lost or self.cycle is not None:
-            cycle = self.cycle
-            if cycle is None:
-                self._wake = loop.create_future()
-                try:
-                    await self._wake
-                except asyncio.CancelledError:
-                    self.drop()
-                    break
-                self._wake = None
-                continue
-            if cycle.gone:
-                self._ended(cycle, None)
-                continue
-            head = cycle.head
-            handler = head.handler
-            if handler is None:
-                handler = head.handler = hub.direct(head.method, head.path) or self._asgi
-            try:
-                await handler(cycle, self._parser.table)
-            except asyncio.CancelledError:  # nobody caught it: the process is ending
-                self.ahead = b""
-                self._ended(
-                    cycle, ApiError("overloaded", "The sidecar ended the request early; retry.", retry_after=1.0)
-                )
-                self.finish_closing(linger=False)
-                break
-            except Exception as error:
-                log.error("The application raised while it answered a request.", exc_info=error)
-            self._ended(cycle, None)
-        self.task = None
-
-    async def _asgi(self, cycle: Cycle, headers: dict[bytes, bytes]) -> None:
-        """Serve a request by the application's ASGI side."""
-        scope = cycle.head.scope.copy()
-        scope["headers"] = self._parser.headers
-        scope["extensions"] = {"llm_sidecar": cycle}
-        if self.hub.lifespan_state:
-            scope["state"] = self.hub.lifespan_state.copy()
-        await self.hub.app(scope, cycle.receive, cycle.send)
-
-    def _ended(self, cycle: Cycle, error: ApiError | None) -> None:
-        """Settle a request whose application has returned: no reply is left open."""
-        if not cycle.complete and not cycle.gone:
-            if cycle.started:
-                cycle.abort()
-            else:
-                cycle.refuse(error or ApiError("internal_error", "The sidecar failed to answer; see its log."))
-        cycle.ended()
-        self.cycle = None
-        self.hub.running.discard(cycle)
-        if self.closing or self.lost or self.write_paused:
-            return
-        self._next()
-
-    def _rouse(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
     # --- ends ---
-
-    def ended_early(self) -> None:
-        if self.cycle is not None:
-            self.cycle.leave()
-
-    def cancel(self) -> None:
-        """Cancel the application's work on the request."""
-        if self.task is not None:
-            self.task.cancel()
 
     def close_if_idle(self) -> None:
         """Close unless a request is in work or arriving."""

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to a provider, on httptools' response parser.
+"""One HTTP/1.1 connection to a provider: its socket, its times and its ends.
 
 Cheap by construction: a call on a kept connection makes one write, waits on at most one future until the
 reply's head is in, and has most bodies at hand by then. Body pieces go from the parser into a list without a
@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import os
 import ssl
-from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-import httptools
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.errors import UpstreamError
-from proxy.ticker import NEVER, Watched, ticker
+from proxy.ticker import NEVER, ticker
 from proxy.upstream import faults
 from proxy.upstream.base import Timeouts
+from proxy.upstream.incoming import Incoming
 from proxy.upstream.reply import HIGH_WATER, RawReply
 
 if TYPE_CHECKING:
@@ -28,16 +27,13 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of all heads of one reply, interim ones included."""
 MAX_BARREN: Final = 64 * 1024
 """Bytes in a row, after the head, with no body among them: chunk extensions, trailers."""
-MAX_INTERIM: Final = 16
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES: Final = 16 * 1024
 SLICE: Final = 64 * 1024
 _RESCUE: Final = 1024 * 1024
-_MAX_NAMES: Final = 512
-_NAMES: Final[dict[bytes, str]] = {}
 
 
-class Connection(asyncio.BufferedProtocol, Watched):
+class Connection(asyncio.BufferedProtocol, Incoming):
     """A connection and the one exchange on it, if any. Idle, any byte or end discards it.
 
     The pool keeps it only if the request was sent and the reply read in full, nothing came after it, and
@@ -45,41 +41,23 @@ class Connection(asyncio.BufferedProtocol, Watched):
     """
 
     __slots__ = (
-        "_barren", "_body_end", "_buffer", "_doubt", "_finished", "_head_room", "_interim", "_interims",
-        "_keep", "_limits", "_loop", "_lost_it", "_method", "_now", "_parser", "_pieces",
-        "_pool", "_raw", "_refusal", "_reply", "_room", "_sent", "_transport", "_until",
-        "_until_eof", "_write_paused", "born", "on_body", "on_header", "paused", "secure", "used",
+        "_barren", "_buffer", "_head_room", "_loop", "_lost_it", "_pool", "_sent", "_transport", "_write_paused", "born",
+        "paused", "secure", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, limits: Timeouts, *, secure: bool) -> None:
-        super().__init__()
+        self._loop = loop = asyncio.get_running_loop()
+        super().__init__(limits, loop.time)
         self._pool = pool
         self._buffer = pool.buffer
-        self._limits = limits
-        self._loop = loop = asyncio.get_running_loop()
-        self._now = loop.time
         self.born = loop.time()
         self.secure = secure
         self.used = False
         """It has carried an exchange before: the server may have given it up just now."""
         self.paused = False
         self._transport: asyncio.Transport | None = None
-        self._reply: RawReply | None = None
-        self._refusal: UpstreamError | None = None
         self._lost_it = False
         self._write_paused = False
-        self._doubt = False
-        self._finished = True
-        self._keep = False
-        self._interim = False
-        self._body_end = 0
-        self._pieces: list[bytes] = []
-        self._raw: dict[bytes, bytes] = {}
-        # The parser calls these two without a Python frame. Of a header given twice the last value stays;
-        # of those that frame the message the parser itself allows one only.
-        self.on_body = self._pieces.append
-        self.on_header = self._raw.__setitem__
-        self._parser: Any = httptools.HttpResponseParser(self)
 
     # The client's side.
 
@@ -290,78 +268,7 @@ class Connection(asyncio.BufferedProtocol, Watched):
                 self._arm(self._limits.first_byte)
             reply.wake()
 
-    # The parser's side.
-
-    def on_message_begin(self) -> None:
-        if self._finished:
-            self._doubt = True
-
-    def on_headers_complete(self) -> None:
-        if self._finished:
-            return
-        status = self._parser.get_status_code()
-        if status < 200:
-            self._interims += 1
-            if status == 101 or status < 100:
-                self._refuse(f"the unexpected status {status}")
-            if self._interims > MAX_INTERIM:
-                self._refuse("interim replies without end")
-            self._interim = True
-            return
-        head = {
-            _NAMES.get(name) or _remember(name): value.strip().decode("latin-1") for name, value in self._raw.items()
-        }
-        self._raw.clear()
-        coding = head.get("transfer-encoding")
-        if coding is not None:
-            if coding.lower() != "chunked":
-                self._refuse("a transfer-encoding other than chunked")
-        elif "content-length" in head:
-            if int(head["content-length"]) > self._room:
-                self._refuse("its body is larger than the sidecar allows", retryable=False)
-        else:
-            self._until_eof = True  # unless the status allows no body: then the parser ends the message itself
-        if "content-encoding" in head and head["content-encoding"].lower() not in ("", "identity"):
-            self._refuse("it is compressed, which was not asked for", retryable=False)
-        reply = self._reply
-        assert reply is not None
-        reply.status = status
-        reply.headers = head
-        if self._method == "HEAD":
-            self._finished = self._doubt = True
-            self._until_eof = self._keep = False
-            self._body_end = 0
-
-    def on_message_complete(self) -> None:
-        if self._interim:
-            self._interim = False
-            self._raw.clear()
-            self._arm(self._limits.first_byte)
-        elif not self._finished:
-            self._finished = True
-            self._body_end = len(self._pieces)
-            self._keep = self._parser.should_keep_alive()
-
     # Ends.
-
-    def _arm(self, seconds: float) -> None:
-        limit = self._now() + seconds
-        until = self._until
-        self.deadline = limit if limit < until else until  # noqa: FURB136 - a third of min's time
-
-    def _refuse(self, reason: str, *, retryable: bool = True) -> NoReturn:
-        self._refusal = faults.invalid(reason, retryable=retryable)
-        raise self._refusal
-
-    def _parser_failed(self, reply: RawReply, broken: Exception) -> UpstreamError | None:
-        if self._finished:
-            self._doubt = True  # bytes after the message: the reply itself is whole
-            return None
-        if self._refusal is not None:
-            return self._refusal
-        if isinstance(broken, httptools.HttpParserCallbackError) or not isinstance(broken, httptools.HttpParserError):
-            raise broken  # our own mistake, not the provider's
-        return faults.invalid(f"broken HTTP ({str(broken).lower()})", retryable=not reply.status)
 
     def _feed_long_head(self, reply: RawReply, data: memoryview) -> None:
         room = self._head_room
@@ -419,10 +326,3 @@ class Connection(asyncio.BufferedProtocol, Watched):
                 if not data:
                     return  # after an error this is no end that a body without length could trust
                 self._received(memoryview(data))
-
-
-def _remember(name: bytes) -> str:
-    key = name.decode("latin-1").lower()
-    if len(_NAMES) < _MAX_NAMES and len(name) <= 64:
-        _NAMES[name] = key
-    return key
