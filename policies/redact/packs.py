@@ -27,6 +27,10 @@ _RULE: Final = frozenset(
 _ALLOW: Final = frozenset(
     ("id", "description", "condition", "regexTarget", "regexes", "stopwords", "paths", "commits", "targetRules")
 )
+#: Characters of an id: it is a metric's label.
+_LONGEST: Final = 128
+#: What matches all of these matches everything.
+_TEXTS: Final = (b"", b"\n", b"q", b"7-Z ")
 #: Bits that a character can have.
 _MOST: Final = 8
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
@@ -45,7 +49,7 @@ class Pack:
         self.detectors: list[Detector] = []
         self.warnings: list[str] = []
         try:
-            data = tomllib.loads(text)
+            data = tomllib.loads(text.removeprefix("\ufeff"))  # some editors put a mark there
         except tomllib.TOMLDecodeError as error:
             raise PackError(f"the rule pack {name} is not TOML: {error}") from None
         for key in data:
@@ -65,6 +69,8 @@ class Pack:
             try:
                 if rule in seen:
                     raise self._bad(rule, "it is there twice")
+                if len(rule) > _LONGEST or not rule.isprintable():
+                    raise self._bad(rule[:_LONGEST], f"an `id` has at most {_LONGEST} characters, all of them printable")
                 self._rule(rule, raw, [(targets, allow) for targets, allow in everywhere if allow is not None])
             except PackError as error:  # all of them at once: nobody wants to mend a pack rule by rule
                 faults.append(str(error))
@@ -113,8 +119,8 @@ class Pack:
             allow for _, allow in (self._allowlist(one, f"the rule `{rule}`", rule) for one in _listed(raw)) if allow
         ]
         allows += [allow for targets, allow in everywhere if not targets or rule in targets]
-        check = _Check(float(wanted), group, [k.lower().encode() for k in keywords], allows)
-        word = "[" + re.sub("[^A-Z0-9]+", "_", rule.upper()).strip("_") + "]"
+        check = _Check(float(wanted), group, [k.lower() for k in keywords], allows)
+        word = "[" + (re.sub("[^A-Z0-9]+", "_", rule.upper()).strip("_") or "REDACTED") + "]"
         try:
             detector = bounded_detector(rule, raw["regex"], None, group="packs", replacement=word, priority=50,
                                         secret=group, check=check)  # fmt: skip
@@ -126,7 +132,7 @@ class Pack:
         name = rule or "allowlist"
         if not isinstance(raw, dict):
             raise self._bad(name, "an allowlist must be a table")
-        self._only(raw, _ALLOW, name)
+        self._only(raw, _ALLOW - {"targetRules"} if rule else _ALLOW, name)
         for key in ("paths", "commits"):
             if raw.get(key):
                 self.warnings.append(
@@ -153,6 +159,8 @@ class Pack:
             compiled = _re2.RE2(regex.encode(), options(captures=False))
             if not compiled.ok():
                 raise self._bad(name, f"an allowlist's regex cannot be used: {regex}")
+            if all(compiled.Match(_ANYWHERE, text, 0, len(text))[0][0] >= 0 for text in _TEXTS):
+                raise self._bad(name, f"an allowlist's regex matches every text, which would allow everything: {regex}")
             matchers.append(compiled.Match)
         return tuple(targets), _allow(matchers, [word.lower() for word in stopwords], target, every)
 
@@ -160,18 +168,22 @@ class Pack:
 class _Check:
     """Confirm a rule's match as the format says: keywords, then entropy, then allowlists."""
 
-    __slots__ = ("_allows", "_entropy", "_group", "_keywords")
+    __slots__ = ("_allows", "_cased", "_entropy", "_group", "_keywords")
 
-    def __init__(self, wanted: float, group: int, keywords: list[bytes], allows: list[Allowed]) -> None:
+    def __init__(self, wanted: float, group: int, keywords: list[str], allows: list[Allowed]) -> None:
         self._entropy = wanted
         self._group = group
-        self._keywords = keywords
+        self._keywords = [keyword.encode() for keyword in keywords]
+        #: Bytes know the case of ASCII only.
+        self._cased = not all(map(str.isascii, keywords))
         self._allows = allows
 
     def __call__(self, hit: Hit) -> Verdict:
         if self._keywords:
             # In a file a keyword may stand anywhere; in a stream it must stand in the match or shortly before it.
             around = (hit.before + hit.text[hit.start : hit.end]).lower()
+            if self._cased:
+                around = around.decode("utf-8", "replace").lower().encode()
             if not any(keyword in around for keyword in self._keywords):
                 return False
         span = hit.spans[self._group]

@@ -89,6 +89,9 @@ async def test_a_pack_masks_as_its_rules_say(tmp_path: Path) -> None:
         (("secretGroup = 2", "entropy = inf"), "acme-pair.*entropy"),
         (('stopwords = ["example"]', 'stopwords = [""]'), "acme-token.*empty"),
         (("regexes = ['''^acme_0000''']", 'regexes = ["x"]\ntargetRules = ["acme-pear"]'), "acme-pear.*no such rule"),
+        (('stopwords = ["example"]', 'targetRules = ["acme-pair"]'), "acme-token.*targetRules"),
+        (('stopwords = ["example"]', 'regexes = ["x*"]'), "acme-token.*every text.*x[*]"),
+        (('id = "acme-pair"', 'id = "acme\\npair"'), "printable"),
         (("[[rules]]", "[[rules"), "not TOML"),
     ],
 )
@@ -143,3 +146,14 @@ def test_a_missing_pack_is_an_error() -> None:
     """A pack that is not there must not be no pack."""
     with pytest.raises(PackError, match="nowhere"):
         policy(packs=["nowhere.toml"])
+
+
+async def test_rules_of_any_script_and_editor_hold(tmp_path: Path) -> None:
+    """A byte order mark, an id without a letter of ASCII, keywords whose case only Unicode knows: all of it holds."""
+    rule = "\ufeff[[rules]]\nid = 'ключ'\nregex = '[0-9a-f]{8}'\nkeywords = ['Пароль']\n"
+    (tmp_path / "acme.toml").write_text(rule, encoding="utf-8")
+    chosen = policy(str(tmp_path), builtin=[], packs=["acme.toml"])
+    for text, expected in {"ПАРОЛЬ 1f2e3d4c.": "ПАРОЛЬ [REDACTED].", "hash 1f2e3d4c.": "hash 1f2e3d4c."}.items():
+        asked = call(chat(text))
+        await chosen.on_request(asked)
+        assert asked.request.body["messages"][0]["content"] == expected
