@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 
 def slowness() -> float:
@@ -44,3 +45,26 @@ def least(work: Callable[[], object], enough: float = 0.0, tries: int = 3) -> fl
             if best <= enough:
                 break
     return best
+
+
+async def stalls(work: Callable[[], Awaitable[object]]) -> tuple[float, float]:
+    """Await ``work``; return the longest time in which nothing else ran, and the whole, in this thread's CPU seconds."""
+    worst, last, done = 0.0, 0.0, False
+
+    async def watch() -> None:
+        nonlocal worst, last
+        while not done:
+            now = time.thread_time()
+            worst, last = max(worst, now - last), now
+            await asyncio.sleep(0)
+
+    with uncollected():
+        last = started = time.thread_time()
+        watcher = asyncio.create_task(watch())
+        await asyncio.sleep(0)
+        await work()
+        now = time.thread_time()
+        worst, whole = max(worst, now - last), now - started  # the last piece ends with nobody else's turn
+        done = True
+        await watcher
+    return worst, whole

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from proxy.clock import Clock
@@ -123,19 +123,22 @@ class EmbeddedStore(Store):
         return self._book.peek(claims, self._clock.monotonic(), self._clock.time())
 
     async def usage(self, month: str, team: str | None = None) -> list[Mapping[str, Any]]:
-        keeper = self._keeper
-        if keeper is None:
-            return [
-                as_mapping(key, sums)
-                for key, sums in self._ledger.rows.items()
-                if key[0] == month and (team is None or key[1] == team)
+        rows: Iterable[tuple[Sequence[str], Sequence[int]]]
+        if self._keeper is None:
+            rows = list(self._ledger.rows.items())
+        else:
+            columns = ", ".join((*KEYS, *SUMS))
+            sql = f"select {columns} from usage where month = ?" + (" and team = ?" if team is not None else "")
+            with self._writing():
+                self._keeper.fold()
+                found = self._keeper.journal.rows(sql, (month,) if team is None else (month, team))
+            rows = [(row[: len(KEYS)], row[len(KEYS) :]) for row in found]
+        # A month may have as many rows as there are users: in a thread, calls go on meanwhile.
+        return await asyncio.to_thread(
+            lambda: [
+                as_mapping(key, sums) for key, sums in rows if key[0] == month and (team is None or key[1] == team)
             ]
-        columns = ", ".join((*KEYS, *SUMS))
-        sql = f"select {columns} from usage where month = ?" + (" and team = ?" if team is not None else "")
-        with self._writing():
-            keeper.fold()
-            rows = keeper.journal.rows(sql, (month,) if team is None else (month, team))
-        return [as_mapping(row[: len(KEYS)], row[len(KEYS) :]) for row in rows]
+        )
 
     async def prune(self, before: str) -> int:
         if self._keeper is not None:

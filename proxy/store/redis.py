@@ -148,15 +148,8 @@ class RedisStore(Store):
         else:
             teams = [team]
         replies = await asyncio.gather(*[self._ask("HGETALL", f"{self._base(name)}usage:{month}") for name in teams])
-        rows: list[Mapping[str, Any]] = []
-        for name, flat in zip(teams, replies, strict=True):
-            sums: dict[bytes, dict[str, int]] = {}
-            for field, value in zip(flat[::2], flat[1::2], strict=True):
-                row, _, what = field.rpartition(b"]")
-                sums.setdefault(row, {})[what.decode()] = int(value)
-            for row, found in sums.items():
-                rows.append(as_mapping((month, name, *orjson.loads(row + b"]")), [found.get(what, 0) for what in SUMS]))
-        return rows
+        # A month may have as many rows as there are users: in a thread, calls go on meanwhile.
+        return await asyncio.to_thread(_rows, month, teams, replies)
 
     # --- cache ------------------------------------------------------------------------------------------
     async def recall(self, key: str) -> bytes | None:
@@ -283,3 +276,16 @@ def _row(claim: Claim) -> Row:
         if claim.period
         else int(claim.window * 1000) + (0 if claim.kind == "rate" else _KEEP_METER_MS) + 1,
     )
+
+
+def _rows(month: str, teams: Sequence[str], replies: Sequence[Sequence[bytes]]) -> list[Mapping[str, Any]]:
+    """Return the ledger's rows from what Redis holds of each team: a field for every sum of every row."""
+    rows: list[Mapping[str, Any]] = []
+    for name, flat in zip(teams, replies, strict=True):
+        sums: dict[bytes, dict[str, int]] = {}
+        for field, value in zip(flat[::2], flat[1::2], strict=True):
+            row, _, what = field.rpartition(b"]")
+            sums.setdefault(row, {})[what.decode()] = int(value)
+        for row, found in sums.items():
+            rows.append(as_mapping((month, name, *orjson.loads(row + b"]")), [found.get(what, 0) for what in SUMS]))
+    return rows

@@ -14,6 +14,7 @@ from proxy.store.base import Claim, Hold, StoreUnavailable, UsageRecord
 from proxy.store.period import month_of
 from tests.policies.build import call as call_of
 from tests.policies.build import runtime_of
+from tests.timing import slowness, stalls
 
 TEXT = """
 prices: {echo/m: {input: 1000, output: 1000}}
@@ -174,6 +175,16 @@ async def test_the_usage_report_is_grouped_as_asked(runtime: Runtime) -> None:
         with pytest.raises(ApiError) as refusal:
             await admin_usage(runtime, **wrong)
         assert refusal.value.status == 400
+
+
+async def test_reports_on_many_users_keep_no_call_waiting(runtime: Runtime) -> None:
+    """20,000 teams' and users' rows are reported on beside the calls, not before them: nothing waits for 50 ms."""
+    month = month_of(runtime.clock.time())
+    for n in range(20_000):
+        runtime.store.record(UsageRecord(month, f"t{n}", f"u{n}", "m", "f", "completed", 5, 6))
+    for ask in (admin_usage, admin_quotas):
+        worst, _ = await stalls(lambda ask=ask: ask(runtime))  # type: ignore[misc]
+        assert worst < 0.05 * slowness(), ask
 
 
 async def test_a_store_that_is_down_is_503(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -19,7 +17,7 @@ from policies.redact.whole import ALL, builtin
 from proxy.call import Call, Caller
 from proxy.chunk import Chunk
 from proxy.request import REQUESTS
-from tests.timing import uncollected
+from tests import timing
 
 
 @lru_cache
@@ -109,21 +107,4 @@ def said(chunks: Sequence[Chunk], kind: str = "content", index: int = 0) -> str:
 
 async def stalls(made: Redact, asked: Call) -> tuple[float, float]:
     """Let ``made`` look at a request; return the longest time in which nothing else ran, and the whole, in CPU seconds."""
-    worst, last, done = 0.0, 0.0, False
-
-    async def watch() -> None:
-        nonlocal worst, last
-        while not done:
-            now = time.thread_time()
-            worst, last = max(worst, now - last), now
-            await asyncio.sleep(0)
-
-    with uncollected():
-        last = started = time.thread_time()
-        watcher = asyncio.create_task(watch())
-        await asyncio.sleep(0)
-        await made.on_request(asked)
-        whole = time.thread_time() - started
-        done = True
-        await watcher
-    return worst, whole
+    return await timing.stalls(lambda: made.on_request(asked))
