@@ -41,6 +41,9 @@ class Holds:
             return 0
         body = request.body
         most = request.max_tokens
+        if most is not None and "max_tokens" in body:
+            # Both go upstream, and many a compatible server reads the older name only: the larger is the bound.
+            most = max(most, body["max_tokens"] or 0)
         n = body.get("n")
         if "parameters" in call.notes:
             # What a team, a user or a template sets where the request says nothing (proxy.forward.effective).

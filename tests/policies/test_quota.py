@@ -70,6 +70,14 @@ async def test_an_unbounded_answer_gets_a_bound() -> None:
     assert hold.claims[0].amount == old.estimate + 16 * 6
 
 
+@pytest.mark.parametrize(("newer", "older", "bound"), [(1, 900, 900), (900, 1, 900), (None, 5, 5), (5, None, 5)])
+async def test_of_two_bounds_the_larger_is_held(newer: int | None, older: int | None, bound: int) -> None:
+    """Which of its two names for a bound a compatible server reads is unknown: the hold covers either."""
+    limits = Limits(Quota, {"tokens": 10_000})
+    call, hold = await limits.enter(max_completion_tokens=newer, max_tokens=older)
+    assert hold.claims[0].amount == call.estimate + bound
+
+
 async def test_a_providers_own_bound_is_left_to_it() -> None:
     """Where every target has `max_tokens` in llm.yml nothing is added, and the largest is held."""
     limits = Limits(Quota, {})
