@@ -19,8 +19,8 @@ from proxy.headers import request_id
 from proxy.models import list_models, one_model
 from proxy.outcome import count_early
 from proxy.runtime import Runtime
-from proxy.telemetry.line import Stamps
 from proxy.telemetry.log import LineWriter
+from proxy.telemetry.stamps import Stamps
 
 if TYPE_CHECKING:
     from proxy.server.head import Handler

@@ -7,15 +7,12 @@ calls of a kind is encoded once (:func:`who`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from time import time
 from typing import Any, Final
 
 import orjson
 
 from proxy.call import Usage
 
-_MS: Final = tuple(f"{number:03d}Z" for number in range(1000))
 _BOOL: Final = {True: "true", False: "false"}
 
 
@@ -75,22 +72,3 @@ def _word(value: str | None) -> str:
     if not value:
         return "null"
     return f'"{value}"' if type(value) is str and value.isidentifier() else orjson.dumps(value, default=str).decode()
-
-
-class Stamps:
-    """The current time as the log writes it: RFC 3339, milliseconds, UTC; the date is formatted once a second."""
-
-    __slots__ = ("_second", "_text")
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
-
-    def now(self) -> str:
-        """Return the stamp of this moment."""
-        now = time()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
-        return self._text + _MS[int((now - second) * 1000.0)]

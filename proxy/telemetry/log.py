@@ -7,12 +7,12 @@ import logging
 import os
 import select
 import traceback
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
 from proxy.telemetry.metrics import Counter
+from proxy.telemetry.stamps import Stamps
 
 #: A pipe that polls as writable takes at least this much without blocking (PIPE_BUF).
 _SLICE: Final = 4096
@@ -95,10 +95,11 @@ class JsonHandler(logging.Handler):
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
         self.writer = writer
+        self._stamps = Stamps()
 
     def emit(self, record: logging.LogRecord) -> None:
         line: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "ts": self._stamps.at(record.created),
             "level": record.levelname.lower(),
             "event": str(record.msg)[:_MAX_TEXT] if not record.args else record.getMessage()[:_MAX_TEXT],
         }
@@ -122,6 +123,9 @@ def setup(writer: LineWriter, level: str) -> logging.Logger:
     logger.handlers[:] = [JsonHandler(writer)]
     logger.setLevel(level)
     logger.propagate = False
+    # No line names a place in the code, a thread or a process: none is looked for (logging's own "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Libraries' warnings become lines too; their text goes through the same handler.
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         other = logging.getLogger(name)

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import time
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 from proxy.telemetry.log import JsonHandler, LineWriter
 from proxy.telemetry.metrics import Counter
@@ -91,3 +93,16 @@ def test_an_exceptions_text_never_reaches_the_log():
     assert b"secret" not in raw
     os.close(read)
     os.close(write)
+
+
+def test_a_line_bears_the_moment_of_its_record():
+    """Whatever comes before or after it, a line says when it was logged: to the millisecond, in UTC."""
+    lines: list[bytes] = []
+    handler = JsonHandler(SimpleNamespace(write=lines.append))  # type: ignore[arg-type]
+    moments = [1_700_000_000.0, 1_700_000_000.9994, 1_699_999_999.25, 1_700_000_001.5, 0.001]
+    for moment in moments:
+        record = logging.LogRecord("llm_sidecar", logging.WARNING, "", 0, "said", None, None)
+        record.created = moment
+        handler.emit(record)
+    stamps = [json.loads(line)["ts"] for line in lines]
+    assert stamps == [f"{datetime.fromtimestamp(m, UTC):%Y-%m-%dT%H:%M:%S}.{int(m % 1 * 1000):03d}Z" for m in moments]
