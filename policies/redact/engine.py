@@ -22,7 +22,8 @@ from policies.redact.slashes import ESCAPED, without
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _NEVER: Final = "[^\\x00-\\x{10FFFF}]"
 _START: Final = itemgetter(0)
-_ALWAYS: Final = b"(?s:.|\\z)"
+#: At the end only: what a set finds it notes at each place anew, and so a pattern that matches everywhere doubles its cost.
+_ALWAYS: Final = rb"\z"
 
 
 class DetectorFailed(Exception):
@@ -32,7 +33,7 @@ class DetectorFailed(Exception):
 class Engine:
     """A set of detectors, compiled together. Immutable and shared by all calls."""
 
-    __slots__ = ("_any", "_quiet", "_set", "detectors", "front")
+    __slots__ = ("_any", "_none", "_quiet", "_set", "detectors", "front")
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = tuple(sorted(detectors, key=attrgetter("yields")))
@@ -43,6 +44,7 @@ class Engine:
             self._set.Add(hints[-1].encode())
         self._set.Add(_ALWAYS)  # RE2's sets answer "nothing" when they run out of memory; this one never may
         self._set.Compile()
+        self._none = [len(self.detectors)]
         self._any = compile_union(hints or [_NEVER])
         self.front = Front(self.detectors)
         self._quiet = self.front.quiet
@@ -71,10 +73,13 @@ class Engine:
                 return start, ()
         if self._quiet and size - start < SHORT and LOUD.search(text, start) is None:
             return decided, ()
-        if self._any(_ANYWHERE, text, start, size)[0][0] < 0:
+        if start and self._any(_ANYWHERE, text, start, size)[0][0] < 0:
+            return decided, ()  # a set cannot be asked from a place on
+        indices = self._set.Match(text)
+        if indices == self._none:
             return decided, ()
         look = Look(text, decided, final, trail or Trail())
-        self._candidates(look, start)
+        self._candidates(look, start, indices)
         decided, findings = self._settle(look)
         if trail is not None:
             # Turned down candidates are not looked into: not even when the text is cut inside them.
@@ -87,8 +92,7 @@ class Engine:
             trail.resume = kept
         return decided, findings
 
-    def _candidates(self, look: Look, start: int) -> None:
-        indices = self._set.Match(look.text)
+    def _candidates(self, look: Look, start: int, indices: list[int]) -> None:
         count = len(self.detectors)
         if count in indices:
             detectors = [self.detectors[i] for i in sorted(indices) if i < count]
