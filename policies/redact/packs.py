@@ -70,7 +70,9 @@ class Pack:
                 if rule in seen:
                     raise self._bad(rule, "it is there twice")
                 if len(rule) > _LONGEST or not rule.isprintable():
-                    raise self._bad(rule[:_LONGEST], f"an `id` has at most {_LONGEST} characters, all of them printable")
+                    raise self._bad(
+                        rule[:_LONGEST], f"an `id` has at most {_LONGEST} characters, all of them printable"
+                    )
                 self._rule(rule, raw, [(targets, allow) for targets, allow in everywhere if allow is not None])
             except PackError as error:  # all of them at once: nobody wants to mend a pack rule by rule
                 faults.append(str(error))
