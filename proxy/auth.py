@@ -31,9 +31,9 @@ _OWN_ORIGIN: Final = re.compile(
 )
 
 #: Hosts that no page can have brought to this machine by its own DNS: addresses, and names that public DNS does not
-#: hold (a bare one of /etc/hosts or Docker's, `localhost` and `internal` with what is below them).
+#: hold (a bare one of /etc/hosts or Docker's; below `localhost`, `internal`, `local`, `test`: RFC 6761, RFC 6762).
 _OWN_HOST: Final = re.compile(
-    rb"(?:[0-9.]+|\[[^]]+\]|(?:[^.:]+\.)+(?:localhost|internal)\.?|[^.:]+\.?)(?::[0-9]*)?", re.IGNORECASE
+    rb"(?:[0-9.]+|\[[^]]+\]|(?:[^.:]+\.)+(?:localhost|internal|local|test)\.?|[^.:]+\.?)(?::[0-9]*)?", re.IGNORECASE
 )
 
 

@@ -101,11 +101,11 @@ def test_a_web_page_cannot_use_the_open_door_on_loopback(
 
 FOREIGN = [
     "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "evilinternal.example", "localhost.co:80",
-    "internal.evil.example.", "x.notlocalhost", "EVIL.EXAMPLE",
+    "internal.evil.example.", "x.notlocalhost", "x.latest", "EVIL.EXAMPLE",
 ]  # fmt: skip
 OURS = [
     "127.0.0.1", "127.0.0.1:8080", "127.1", "localhost", "LOCALHOST:8080", "localhost.", "[::1]", "[::1]:8080", "10.0.0.7", "app.localhost:80",
-    "llm-sidecar:8080", "host.docker.internal:8080", "gateway_1",
+    "llm-sidecar:8080", "host.docker.internal:8080", "gateway_1", "printer.local", "llm.test:8080",
 ]  # fmt: skip
 READABLE = ["/v1/models", "/v1/usage", "/metrics", "/health", "/admin/usage", "/admin/config", "/admin/policies"]
 
