@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -86,7 +87,7 @@ class Detector:
     """
 
     __slots__ = (
-        "_hint", "after", "back", "bounded", "cap", "check", "core", "first", "group", "literal", "longest", "match", "name", "node", "pattern", "priority",
+        "_hint", "after", "back", "bounded", "cap", "check", "core", "first", "group", "literal", "longest", "mark", "match", "name", "node", "pattern", "priority",
         "replacement", "scan", "secret", "weight", "word", "yields",
     )  # fmt: skip
 
@@ -115,6 +116,8 @@ class Detector:
         self.replacement = replacement
         #: What a hash or a number is put to; brackets only around it.
         self.word = replacement.replace("[", "").replace("]", "") or "REDACTED"
+        #: The same where it is given back: an upstream that writes JSON must find nothing to escape in it.
+        self.mark = self.word if re.fullmatch("[A-Za-z0-9 ._:-]+", self.word) else "REDACTED"
         self.priority = priority
         self.secret = secret
         self.check = check

@@ -54,7 +54,7 @@ class Masker:
             raise blocked(self._direction, name)
         self.masked += 1
         if self.placeholders is not None:
-            return self.placeholders.give(detector.word, original)
+            return self.placeholders.give(detector.mark, original)
         if self._mode == "hash":
             digest = hmac.digest(self._key, f"{detector.word}\0{original}".encode("utf-8", "surrogatepass"), "sha256")
             return f"[{detector.word}_{digest.hex()[:_HASH]}]"

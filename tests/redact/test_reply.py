@@ -318,6 +318,20 @@ def test_a_word_of_the_house_with_brackets_in_it() -> None:
     assert sent == "[STAFF BADGE_1]" and said([*out, *chosen.flush()]) == "so EMP-1234!"
 
 
+@pytest.mark.parametrize("replacement", ['<"b\\adge">', "a\nb", "[ÉTÉ]", "[项目]"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_word_that_json_escapes_comes_back(replacement: str, ascii_only: bool) -> None:
+    """Upstream escapes quotes, and often what is beyond ASCII, in a tool's arguments: no placeholder holds any."""
+    own = [{"name": "badge", "regex": r"EMP-\d{4}", "replacement": replacement}]
+    made = policy(mode="restore", patterns=own)
+    asked = call(chat("EMP-1234 and EMP-5678"))
+    asyncio.run(made.on_request(asked))
+    raw = json.dumps({"to": asked.request.body["messages"][0]["content"]}, ensure_ascii=ascii_only)
+    chosen = made.on_reply(asked)
+    out = [c for char in raw for c in chosen.feed(delta(tool_calls=arguments(char)))]
+    assert json.loads(said([*out, *chosen.flush()], "arguments")) == {"to": "EMP-1234 and EMP-5678"}
+
+
 def test_a_chunk_of_many_calls_costs_what_its_size_costs() -> None:
     """Two thousand tool calls in each of two chunks: no text is compared with each other one."""
     chosen = policy().on_reply(call(chat("hi")))
