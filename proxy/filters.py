@@ -99,16 +99,38 @@ class Filters:
         """Return what the filters held back, each one's remainder passed through those above it."""
         chunks: Sequence[Chunk] = ()
         for step, one in self._chain:
-            chunks = self._through(step, one, chunks)
-            try:
-                rest = [*one.flush()]
-                if step.foreign:
-                    for chunk in rest:
-                        check(chunk)
-            except BaseException as error:
-                self._stop(step, one, error)
-            chunks = [*chunks, *rest]
+            chunks = [*self._through(step, one, chunks), *self._rest(step, one)]
         return chunks
+
+    def _rest(self, step: Step, one: ChunkFilter) -> list[Chunk]:
+        try:
+            rest = [*one.flush()]
+            if step.foreign:
+                for chunk in rest:
+                    check(chunk)
+        except BaseException as error:
+            self._stop(step, one, error)
+        return rest
+
+    def whole(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """Return what the client gets for a whole reply: it stays one chunk, with whatever a filter adds in others."""
+        for step, one in self._chain:
+            chunks = [*self._through(step, one, chunks), *self._rest(step, one)]
+            if len(chunks) > 1 and chunks[0].choices:
+                try:
+                    chunks = (_joined(chunks),)
+                except BaseException as error:
+                    self._stop(step, one, error)
+        return chunks
+
+
+def _joined(chunks: Iterable[Chunk]) -> Chunk:
+    """Return the whole completion that says what ``chunks`` say, some of which may be whole ones."""
+    fold = Fold()
+    for chunk in chunks:
+        for piece in unfold(chunk) if chunk.whole else (chunk,):
+            fold.feed(piece)
+    return fold.whole()
 
 
 def _hears(one: ChunkFilter) -> bool:

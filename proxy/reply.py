@@ -33,7 +33,7 @@ _SSE: Final = "content-type: text/event-stream; charset=utf-8\r\ncache-control: 
 async def send_whole(call: Call, wire: Wire, source: Source | Replayed, filters: Filters | None) -> None:
     chunks: Sequence[Chunk] = source.held() or await source.next() or ()
     if filters:
-        chunks = [*filters.feed(chunks), *filters.flush()]
+        chunks = filters.whole(chunks)
     if not chunks:
         raise ApiError("content_policy_violation", "The sidecar's rules let nothing of the answer through.")
     source.settle()

@@ -176,3 +176,23 @@ class Surrogate(Policy):
                 return "\ud800"
 
         return Filter()
+
+
+class Adds(Policy):
+    """Add a chunk of text behind the answer, or one that fits to nothing."""
+
+    class Config(PolicyConfig):
+        odd: bool = False
+
+    def on_reply(self, call: Call) -> Any:
+        class Filter:
+            def feed(self, chunk: Chunk) -> Iterable[Chunk]:
+                return (chunk,)
+
+            def flush(own) -> Iterable[Chunk]:
+                more = Chunk(piece(" and more"))
+                if self.config.odd:
+                    more.data["choices"][0]["delta"] = {"tool_calls": [7]}
+                return (more,)
+
+        return Filter()

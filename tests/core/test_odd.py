@@ -75,6 +75,21 @@ async def test_a_refusal_that_is_none_is_its_policys_fault(where, status):
         await blamed(side, "Refuses")
 
 
+@pytest.mark.parametrize("above", [[], ["redact"], ["redact", "cache"]])
+async def test_what_a_filter_adds_behind_the_answer_is_in_a_whole_reply_too(above):
+    """A chunk more than the answer had reaches the client in either form; one that fits to nothing is a fault."""
+    async with inline(f"policies: {json.dumps([*above, f'{HERE}:Adds'])}\n") as side:
+        for stream in (False, False, True):
+            assert said(await side.chat("some words", stream=stream)) == "some words and more"
+        whole = (await side.chat("some words")).json()
+        assert (whole["object"], whole["choices"][0]["finish_reason"]) == ("chat.completion", "stop")
+        assert whole["usage"]["total_tokens"] > 0
+    async with inline(policies(("Adds", {"odd": True}))) as side:
+        error = (await side.chat("some words")).json()["error"]
+        assert error["code"] == "policy_unavailable"
+        assert [row["policy"] for row in await side.lines("policy_failed")] == [f"{HERE}:Adds"]
+
+
 @asynccontextmanager
 async def word_by_word(config):
     """A sidecar before an OpenAI-compatible server whose every word is a read of its own."""
