@@ -110,7 +110,7 @@ def _bare(hit: Hit) -> Verdict:
         return False
     glue = hit.text[hit.spans[1][1] : low]
     tight = glue == b"="
-    named = glue[:1] in (b'"', b"'", b"`", b"\\")
+    named = glue[:1] in (b'"', b"'", b"`", b"\\") or b"*" in glue
     lowered = value.lower()
     if lowered in _WORDS or value[0] in "=>:,;/)|&!?" or not _not_its_name(value, name):
         return False

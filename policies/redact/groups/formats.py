@@ -189,6 +189,8 @@ TABLE: Final = (
     ("infracost_key", rf"\bico-{_AN}{{32}}\b"),
     ("intra42_secret", r"\bs-s4t2(?:ud|af)-[0-9a-f]{64}\b"),
     ("jwt_base64", r"\bZXlK[A-Za-z0-9+/_-]{60,900}={0,2}"),
+    # AKIA, postgres, mysql://, mongodb, redis://, rediss, amqp, https:// and http://, as they begin in base 64
+    ("base64_secret", r"\b(?:QUtJQ|QVNJQ|cG9zdGdyZX|bXlzcWw6Ly|bW9uZ29kY|cmVkaXM6Ly|cmVkaXNz|YW1xc|aHR0cHM6Ly|aHR0cDovL)[A-Za-z0-9+/]{14,800}={0,2}"),
     ("maxmind_key", rf"\b{_AN}{{6}}_{_AN}{{29}}_mmk\b"),
     ("octopus_key", r"\bAPI-[A-Z0-9]{26}\b"),
     ("scalingo_token", rf"\btk-us-{_W}{{48}}"),

@@ -120,8 +120,10 @@ DETECTORS: Final = (
              hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}(?:\"[^\"\n]|'[^'\n])"),
     Detector("attribute_secret", rf"(?i)\b(?:name|key|id)=[\"']({_NAME}[\w.-]*)[\"'](?:[ \t]{{1,4}}(?:value|content)=(?:\"([^\"\n]{{6,}})\"|'([^'\n]{{6,}})')"
              rf"|>([^<>\n]{{6,}})</)|(?i)<key>({_NAME}[\w.-]*)</key>\s{{0,12}}<string>([^<>\n]{{6,}})</"
-             rf"|(?i)\bname:[ \t]{{0,3}}[\"']?({_NAME}[\w.-]*)[\"']?\s{{1,24}}value:[ \t]{{0,3}}(?:\"([^\"\n]{{6,}})\"|'([^'\n]{{6,}})'|([^\s\"']{{6,}}))",
-             group="secrets", priority=84, weight=DEAR, check=_attribute, cap=1_024, hint=r"(?i)(?:\b(?:name|key|id)=[\"']|<key>|\bname:[ \t]{0,3}[\"']?)[\w.-]*(?:password|passwd|phrase|pwd|secret|token|key|salt)"),
+             rf"|(?i)\bname:[ \t]{{0,3}}[\"']?({_NAME}[\w.-]*)[\"']?\s{{1,24}}value:[ \t]{{0,3}}(?:\"([^\"\n]{{6,}})\"|'([^'\n]{{6,}})'|([^\s\"']{{6,}}))"
+             # Terraform: a variable's default.
+             rf"|(?i)\bvariable[ \t]{{1,4}}\"({_NAME}[\w.-]*)\"[ \t]{{0,4}}\{{[^{{}}\"]*(?:\"[^\"\n]*\"[^{{}}\"]*)*?\bdefault[ \t]*=[ \t]*\"([^\"\n]{{6,}})\"",
+             group="secrets", priority=84, weight=DEAR, check=_attribute, cap=1_024, hint=r"(?i)(?:\b(?:name|key|id)=[\"']|\bvariable[ \t]{1,4}\"|<key>|\bname:[ \t]{0,3}[\"']?)[\w.-]*(?:password|passwd|phrase|pwd|secret|token|key|salt)"),
     Detector("session_cookie", r"(?i)\b(?:session|sess|sid|auth|remember_me|[a-z0-9]+_session)=([A-Za-z0-9%._~+/-]{16,})", cap=512,
              group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.~+/-]{16}"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']+/[^\s@\"']+@[^\s\"'<>]+", cap=512,

@@ -12,10 +12,10 @@ from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
 from policies.redact.values import UUID, assigned, dummy, told
 
 _QUOTE: Final = r"""(?:\\{0,4}["'`])"""
-#: Between a name and its value: YAML, JSON (escaped, too), shell, Go, Ruby, make, headers.
-_GLUE: Final = rf"{_QUOTE}?\]?[ \t]{{0,4}}(?:=>|:{{1,3}}=|\?=|={{1,2}}|:)[ \t]{{0,4}}"
+#: Between a name and its value: YAML, JSON (escaped, too), shell, Go, Ruby, make, headers, Markdown; aligned or not.
+_GLUE: Final = rf"{_QUOTE}?\]?\*{{0,2}}[ \t]*(?:=>|->[ \t]|:{{1,3}}=|\?=|\|\|=|={{1,2}}|:\*{{0,2}})[ \t]*"
 #: Groups 2 to 5 are quoted values (the last with escaped quotes), group 6 a bare one.
-_VALUE: Final = r"""(?:"((?:[^"\\\n]|\\[^\n])+)|'((?:[^'\\\n]|\\[^\n])+)|`([^`\n]+)|\\{1,4}["']([^"'\\\n]+)|([^\s"'`\\=>:,;/)|&!?<({\[$%#*][^\s"'`\\]*))"""
+_VALUE: Final = r"""(?:(?:@|[brBRL]{1,2})?"((?:[^"\\\n]|\\[^\n])+)|[brBRL]{0,2}'((?:[^'\\\n]|\\[^\n])+)|`([^`\n]+)|\\{1,4}["']([^"'\\\n]+)|([^\s"'`\\=>:,;/)|&!?<({\[$%#*][^\s"'`\\]*))"""
 #: Names and values have no bound of their own: counters would make the automata ten times larger.
 _CAP: Final = 2_048
 _SUFFIX: Final = r"(?:[_-]?(?:key|base|value|string|str|text|prod|production|dev|test|live|staging|[0-9]{1,4})){0,2}"
@@ -57,12 +57,16 @@ def _aws(hit: Hit) -> Verdict:
         upper = re.fullmatch("[A-Z0-9]{16,128}", value)
         if not upper and not re.fullmatch("[A-Za-z0-9/+]{40}", value):
             return False
+        if n == 6 and value[0] == "/":  # elsewhere that begins a path
+            return repetitive(value) is False and (hit.start, hit.spans[6][0] + len(value))
     return assigned(hit)
 
 
 def _not_public(hit: Hit) -> Verdict:
     name = hit.group(1)
-    if re.search("(?i)aws[\\w.-]*key", name) or (name.endswith("_authToken") and UUID.match(hit.group(6))):
+    if re.search("(?i)aws[\\w.-]*key|existing[_-]?secret$", name) or (
+        name.endswith("_authToken") and UUID.match(hit.group(6))
+    ):
         return False
     return not re.search("(?i)pub(?:lic|lishable)?[_-]?(?:[a-z]{1,8}[_-]?)?(?:key|token)", hit.group(1)) and assigned(
         hit
@@ -108,11 +112,12 @@ def _url_credentials(hit: Hit) -> Verdict:
 
 
 def _spoken(hit: Hit) -> Verdict:
-    value = hit.value.rstrip(".,;:!?)\"'")
+    low, high = next(span for span in hit.spans[1:] if span[0] >= 0)
+    value = hit.text[low:high].decode("utf-8", "replace").rstrip(".,;:!?)\"'")
     lower, upper, digits, other = classes(value)
     if len(value) < 4 or dummy(value) or not (digits or other) or not (lower + upper + digits):
         return False
-    return hit.secret[0], hit.secret[0] + len(value.encode())
+    return low, low + len(value.encode())
 
 
 def _spoken_key(hit: Hit) -> Verdict:
@@ -188,7 +193,7 @@ DETECTORS: Final = (
         group="secrets", replacement="[CREDENTIALS]", priority=95, weight=MEDIUM, check=_url_credentials, hint=r"://[^\s/?#]*:[^\s/?#]+@",
         core="://", cap=512,
     ),
-    Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE}",
+    Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE.replace(':,;/)', ':,;)')}",
              core="(?i)aws", group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, weight=DEAR, check=_aws),
     Detector("aws_secret", _FORTY, group="secrets", replacement="[AWS_KEY]", priority=66,
              check=_aws_secret, hint=r"\b[A-Za-z0-9/+]{39}(?:[A-Za-z0-9]\b|[/+]\B)", weight=MEDIUM),
@@ -199,8 +204,10 @@ DETECTORS: Final = (
              weight=DEAR, check=_bearer),
     Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=512, check=_not_public),
     Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=512, check=_password),
-    Detector("spoken_password", r"(?i)\b(?:password|passphrase|passcode|pin(?: code)?)[ \t]{1,3}(?:is|was|ist)[ \t:]{1,4}"
-             r"[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})", group="secrets", replacement="[PASSWORD]", priority=79, secret=1, weight=MEDIUM, check=_spoken),
+    Detector("spoken_password", r"(?i)\b(?:[\w.-]{1,24}[_.-])?(?:password|passphrase|passcode|pin(?: code)?|passwort|kennwort|contrase(?:n|ñ)a|mot de passe|senha|wachtwoord)"
+             r"(?:[ \t]{1,3}(?:is|was|ist|lautet|es|est|é|è)[ \t:]{1,4}[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})"
+             r"|[ \t]{0,2}(?:は|是|：)[ \t]{0,2}[\"'`]?([A-Za-z.]{0,40}[!#-&(-+\d-@\[-_{-~-][!#-&(-+\w:-@{-~-]{0,88}))",
+             group="secrets", replacement="[PASSWORD]", priority=79, weight=MEDIUM, check=_spoken),
     Detector("spoken_secret", r"(?i)\b(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]{1,4}"
              r"[\"'`]?([A-Za-z!@#$%^&*+/_.~-]{0,64}\d[A-Za-z0-9!@#$%^&*+/_.~=-]{7,})"
              r"|(?i)\b(?:api|access|secret|auth|license|private)[ -]key[)\"'`*]{0,3}:[)\"'`* \t]{1,4}([A-Za-z!@#$%^&*+/_.~-]{0,64}\d[A-Za-z0-9!@#$%^&*+/_.~=-]{7,})", group="secrets", priority=77, weight=MEDIUM, check=_spoken_key,

@@ -102,6 +102,11 @@ _NEAR: Final = (
 )
 _PHONE_WORDS: Final = spotter(_NEAR)
 #: Words that are enough for digits in groups, and too little for a bare row of them.
+#: Numbers of something else: an order, an invoice.
+_OTHER_NUMBER: Final = spotter(
+    r"(?i)(?:order|invoice|ticket|case|ref(?:erence)?|account|tracking|serial|part|model|customer|policy|claim|confirmation|booking|flight"
+    r"|transaction|contract|article|item|batch|lot|version|build)[ _-]?(?:no|nr|number|#)[.:#]?[ \t]{0,2}$"
+)
 _NUMBER_WORDS: Final = spotter(r"(?i)\bnumber|\btext\b|\bnr\b")
 #: What says right before a number that it is a phone's: enough for a row of seven or eight digits.
 _SAYS: Final = spotter(
@@ -150,6 +155,8 @@ def _national(hit: Hit) -> Verdict:
     text = hit.value
     first = text.lstrip("(")
     trunk = first[0] == "0" and first[1] != "0"
+    if _OTHER_NUMBER(hit.before[-32:]):
+        return False
     near = _PHONE_WORDS(hit.before[-48:]) or (not first.isdigit() and _NUMBER_WORDS(hit.before[-24:]))
     near = near or (not trunk and _SAYS(hit.before[-32:]))
     if not (trunk or near) or _DATE.fullmatch(text) or not _phone(hit):
