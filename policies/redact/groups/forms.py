@@ -98,7 +98,7 @@ def _glued(hit: Hit) -> Verdict:
 
 
 DETECTORS: Final = (
-    Detector("glued_keys", rf"\b(?:{_MARKS})(?:\.?{_W})*(?:{_MARKS})(?:\.?{_W})*", group="secrets", priority=90, cap=2_048, weight=DEAR,
+    Detector("glued_keys", rf"\b(?:{_MARKS})(?:\.?{_W}){{12,}}(?:{_MARKS})(?:\.?{_W})*", group="secrets", priority=90, cap=2_048, weight=DEAR,
              check=_glued, core=_MARKS),
     Detector("ssh2_private_key", r"---- BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY ----(?:[^-]|-[^-]){16}(?:[^-]|-[^-])*(?:---- END [A-Z0-9 ]{0,30}PRIVATE KEY ----)?",
              group="secrets", replacement="[PRIVATE_KEY]", priority=100, hint="---- BEGIN [A-Z0-9 ]"),
@@ -132,7 +132,7 @@ DETECTORS: Final = (
              rf"|(?i)\bname:[ \t]{{0,3}}[\"']?({_NAME}[\w.-]*)[\"']?\s{{1,24}}value:[ \t]{{0,3}}(?:\"([^\"\n]{{6,}})\"|'([^'\n]{{6,}})'|([^\s\"']{{6,}}))"
              # Terraform: a variable's default.
              rf"|(?i)\bvariable[ \t]{{1,4}}\"({_NAME}[\w.-]*)\"[ \t]{{0,4}}\{{[^{{}}\"]*(?:\"[^\"\n]*\"[^{{}}\"]*)*?\bdefault[ \t]*=[ \t]*\"([^\"\n]{{6,}})\"",
-             group="secrets", priority=84, weight=DEAR, check=_attribute, cap=1_024, hint=r"(?i)(?:\b(?:name|key|id)=[\"']|\bvariable[ \t]{1,4}\"|<key>|\bname:[ \t]{0,3}[\"']?)[\w.-]*(?:password|passwd|phrase|pwd|secret|token|key|salt)"),
+             group="secrets", priority=84, weight=448, check=_attribute, cap=1_024, hint=r"(?i)(?:\b(?:name|key|id)=[\"']|\bvariable[ \t]{1,4}\"|<key>|\bname:[ \t]{0,3}[\"']?)[\w.-]*(?:password|passwd|phrase|pwd|secret|token|key|salt)"),
     Detector("session_cookie", r"(?i)\b(?:session|sess|sid|auth|remember_me|[a-z0-9]+_session)=([A-Za-z0-9%._~+/-]{16,})", cap=512,
              group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.~+/-]{16}"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']+/[^\s@\"']+@[^\s\"'<>]+", cap=512,

@@ -202,8 +202,8 @@ DETECTORS: Final = (
              r"[\"']?([A-Za-z0-9+/=_.:-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),
     Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
              weight=DEAR, check=_bearer),
-    Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=640, check=_not_public),
-    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=640, check=_password),
+    Detector("api_key", _named(_API), core=_core(_API), group="secrets", priority=80, cap=_CAP, weight=512, check=_not_public),
+    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=512, check=_password),
     Detector("spoken_password", r"(?i)\b(?:[\w.-]{1,24}[_.-])?(?:password|passphrase|passcode|pin(?: code)?|passwort|kennwort|contrase(?:n|ñ)a|mot de passe|senha|wachtwoord)"
              r"(?:[ \t]{1,3}(?:is|was|ist|lautet|es|est|é|è)[ \t:]{1,4}[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})"
              r"|[ \t]{0,2}(?:は|是|：)[ \t]{0,2}[\"'`]?([A-Za-z.]{0,40}[!#-&(-+\d-@\[-_{-~-][!#-&(-+\w:-@{-~-]{0,88}))",
