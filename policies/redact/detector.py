@@ -23,6 +23,9 @@ WEIGHT: Final = 192
 MEDIUM: Final = 256
 DEAR: Final = 384
 
+#: The hint of what looks like a random word. The engine looks for it apart from the other hints: beside them, how far
+#: a run has come makes a state of the automaton with each state of theirs, and new texts would build new states for ever.
+LONG_RUN: Final = "[A-Za-z0-9_/+~-]{15}"
 #: Bytes of the widest character.
 _WIDEST: Final = 4
 #: What is more than itself in a pattern.
@@ -79,7 +82,7 @@ class Detector:
 
     ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
     findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
-    pattern does not, ``longest`` in characters. ``hint`` is a cheaper pattern that occurs wherever this one does; ``core`` is one that occurs
+    pattern does not, ``longest`` in characters. ``hint`` is a cheaper pattern that occurs wherever this one does, best one that counts little before its first characters are known; ``core`` is one that occurs
     inside of each match, ``after`` one that must occur in the :data:`NEAR` bytes before it. ``aligned`` says that matches begin where words or signs do. ``yields``: a candidate that
     begins inside of another detector's finding of higher priority is not checked. ``weight`` is what a candidate
     that is turned down costs, in bytes of the text's budget: some 36 for a microsecond. Raise

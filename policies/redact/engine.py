@@ -13,7 +13,7 @@ from typing import Final
 from re2 import _re2
 
 from policies.redact.alphabet import LOUD
-from policies.redact.detector import Detector, compile_union, options
+from policies.redact.detector import LONG_RUN, Detector, compile_union, options
 from policies.redact.escapes import BACKSLASH, ESCAPE, MARGIN, unescaped
 from policies.redact.front import SHORT, Front
 from policies.redact.search import Finding, Look, Trail, Unasked
@@ -33,19 +33,26 @@ class DetectorFailed(Exception):
 class Engine:
     """A set of detectors, compiled together. Immutable and shared by all calls."""
 
-    __slots__ = ("_any", "_none", "_quiet", "_set", "detectors", "front")
+    __slots__ = ("_any", "_none", "_quiet", "_run", "_runs", "_set", "detectors", "front")
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = tuple(sorted(detectors, key=attrgetter("yields")))
         self._set = _re2.Set(_ANYWHERE, options(captures=False, memory=256 << 20))
         hints = []
-        for detector in self.detectors:
+        self._runs = []
+        """Places of the detectors that are asked where a long run is."""
+        for n, detector in enumerate(self.detectors):
+            if detector.hint == LONG_RUN:
+                self._runs.append(n)
+                self._set.Add(_NEVER.encode())
+                continue
             hints.append(f"(?:{detector.hint})")
             self._set.Add(hints[-1].encode())
         self._set.Add(_ALWAYS)  # RE2's sets answer "nothing" when they run out of memory; this one never may
         self._set.Compile()
         self._none = [len(self.detectors)]
         self._any = compile_union(hints or [_NEVER])
+        self._run = compile_union([LONG_RUN if self._runs else _NEVER])
         self.front = Front(self.detectors)
         self._quiet = self.front.quiet
 
@@ -73,10 +80,13 @@ class Engine:
                 return start, ()
         if self._quiet and size - start < SHORT and LOUD.search(text, start) is None:
             return decided, ()
-        if start and self._any(_ANYWHERE, text, start, size)[0][0] < 0:
+        runs = self._run(_ANYWHERE, text, start, size)[0][0] >= 0
+        if start and not runs and self._any(_ANYWHERE, text, start, size)[0][0] < 0:
             return decided, ()  # a set cannot be asked from a place on
         indices = self._set.Match(text)
-        if indices == self._none:
+        if runs:
+            indices += self._runs
+        elif indices == self._none:
             return decided, ()
         look = Look(text, decided, final, trail or Trail())
         self._candidates(look, start, indices)

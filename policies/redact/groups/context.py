@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from policies.redact.checks import spotter
-from policies.redact.detector import MEDIUM, Detector, Hit, Verdict
+from policies.redact.detector import LONG_RUN, MEDIUM, Detector, Hit, Verdict
 from policies.redact.groups.names import NAMES
 from policies.redact.values import UUID, random_token
 
@@ -90,5 +90,5 @@ def _long() -> str:
 
 DETECTORS: Final = (
     Detector("secret_in_context", _long(), group="secrets", replacement="[API_KEY]",
-             priority=40, cap=512, weight=MEDIUM, yields=True, check=_context, hint=r"[A-Za-z0-9_/+~-]{15}", after=f"{_WORDS}|{_SERVICES}"),
+             priority=40, cap=512, weight=MEDIUM, yields=True, check=_context, hint=LONG_RUN, after=f"{_WORDS}|{_SERVICES}"),
 )  # fmt: skip
