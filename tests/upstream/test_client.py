@@ -351,7 +351,7 @@ async def test_a_released_stream_without_end_is_cut(connect: Connect) -> None:
         while True:
             peer.write(chunk(b"x" * 4096))
             await asyncio.sleep(0.001)
-            if peer.reader.at_eof():
+            if peer.reader.at_eof() or peer.reader.exception() is not None:  # gone politely, or by a reset
                 peer.gone_at = 1
                 return
 
