@@ -200,7 +200,7 @@ def own_sidecar(upstream: Upstream) -> Iterator[Callable[..., Sidecar]]:
 
     def start(
         settings: dict[str, Any] | str | None = None, *, env: dict[str, str] | None = None, stdout: int | None = None,
-        files: int | None = None, port: int = 0, base: str | None = None, **changes: Any,
+        files: int | None = None, port: int | None = None, base: str | None = None, **changes: Any,
     ) -> Sidecar:  # fmt: skip
         wanted = settings if settings is not None else config(base or upstream.base(), **changes)
         running = Sidecar(wanted, env=env, stdout=stdout, files=files, port=port)

@@ -19,6 +19,7 @@ from proxy.server.options import ServerOptions
 from proxy.server.serve import Server
 from proxy.telemetry.log import LineWriter
 from tests.fakes.clients import BARE
+from tests.fakes.ports import free_port
 from tests.policies.build import ECHO
 
 
@@ -83,7 +84,7 @@ async def inline(config: str, folder: str | None = None, environ: dict[str, str]
         urls.extend(api)
         ready.set()
 
-    options = ServerOptions(listen="127.0.0.1:0", drain_delay=0, shutdown_grace=1)
+    options = ServerOptions(listen=f"127.0.0.1:{free_port()}", drain_delay=0, shutdown_grace=1)
     server = Server(side, options, on_started=started, on_refused=side.refused)
     task = asyncio.create_task(server.serve())
     await asyncio.wait_for(ready.wait(), 5)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.fakes.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,7 +25,7 @@ class Upstream:
 
     def __init__(self, *args: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.upstream", "--port", "0", *args],
+            [sys.executable, "-m", "tests.fakes.upstream", "--port", str(free_port()), *args],
             cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

@@ -10,13 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.fakes.ports import free_port
 
 
 class RedisServer:

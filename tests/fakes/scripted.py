@@ -15,6 +15,7 @@ import yaml
 
 from tests.fakes.behaviour import Behaviour
 from tests.fakes.dialects import Anthropic, Ask, Dialect, Event, Gemini, OpenAI
+from tests.fakes.ports import free_port
 
 VENDORS = ("openai", "azure_openai", "anthropic", "gemini")
 #: The header that carries the key, and what stands before it.
@@ -108,8 +109,8 @@ class Scripted:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Scripted:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls, limit=1 << 24)
-        port = self._server.sockets[0].getsockname()[1]
+        port = free_port()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, ssl=self._tls, limit=1 << 24)
         self.url = f"{'https' if self._tls else 'http'}://{self._host}:{port}"
         return self
 

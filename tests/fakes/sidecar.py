@@ -18,6 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.httpwire import Reply
+from tests.fakes.ports import free_port
 from tests.fakes.rawclient import RawClient, chat, request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +108,7 @@ class Sidecar:
     """
 
     def __init__(
-        self, settings: dict[str, Any] | str, *, env: dict[str, str] | None = None, port: int = 0,
+        self, settings: dict[str, Any] | str, *, env: dict[str, str] | None = None, port: int | None = None,
         stdout: int | None = None, files: int | None = None, wait: bool = True,
     ) -> None:  # fmt: skip
         self._folder = tempfile.TemporaryDirectory(prefix="sidecar-")
@@ -123,7 +124,8 @@ class Sidecar:
         self.exit: int | None = None
         self.codes = {0}
         """Exit codes with which it may end."""
-        command = [sys.executable, "-m", "proxy", "serve", "--config", str(self.file), "--port", str(port)]
+        self.port = port or free_port()
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(self.file), "--port", str(self.port)]
         if files is not None:
             command = ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *command]
         bare = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -133,26 +135,20 @@ class Sidecar:
             env={**bare, "PYTHONPATH": str(ROOT), **(env or {})},
         )  # fmt: skip
         self.pid = self.process.pid
-        self.port = 0
         if wait:
-            self._wait(port)
+            self._wait()
             self.started_in = time.monotonic() - self.began
 
-    def _wait(self, port: int) -> None:
+    def _wait(self) -> None:
         limit = time.monotonic() + 20
         while True:
             if self.process.poll() is not None or time.monotonic() > limit:
                 errors = self.stderr()
                 self.kill()
                 raise RuntimeError(f"the sidecar did not start ({self.process.returncode}): {errors}\n{self.stdout()}")
-            if not self.port:
-                self.port = port or next((_port(line["address"]) for line in self.log("serving")), 0)
-            if self.port:
-                try:
-                    if self.ask("GET", "/readyz").status == 200:
-                        return
-                except OSError:
-                    pass
+            with contextlib.suppress(OSError):
+                if self.ask("GET", "/readyz").status == 200:
+                    return
             time.sleep(0.01)
 
     def write(self, settings: dict[str, Any] | str) -> None:
@@ -334,7 +330,3 @@ class Sidecar:
     def cleanup(self) -> None:
         """Delete its folder."""
         self._folder.cleanup()
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])

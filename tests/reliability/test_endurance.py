@@ -13,9 +13,9 @@ import pytest
 
 from tests.fakes.httpwire import openai_error, stream
 from tests.fakes.ledger import Ledger
+from tests.fakes.ports import free_port
 from tests.fakes.process import Upstream
 from tests.fakes.rawclient import AsyncRawClient, chat, request
-from tests.fakes.redis import free_port
 from tests.fakes.sidecar import CLIENT_KEY, PROVIDER_KEY, Sidecar
 from tests.reliability.load import call, percentile, together
 

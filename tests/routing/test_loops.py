@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.core.inline import inline
+from tests.fakes.ports import free_port
 from tests.fakes.scripted import llm_yml, providers
 
 
@@ -48,7 +49,7 @@ class Relay:
 @contextlib.asynccontextmanager
 async def relay() -> AsyncIterator[Relay]:
     found = Relay()
-    server = await asyncio.start_server(found.carry, "127.0.0.1", 0)
+    server = await asyncio.start_server(found.carry, "127.0.0.1", free_port())
     found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield found

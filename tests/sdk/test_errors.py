@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import Sidecars
 from tests.fakes.clients import openai_client
+from tests.fakes.ports import free_port
 from tests.fakes.process import Upstream
-from tests.fakes.redis import free_port
 from tests.fakes.sidecar import CLIENT_KEY, PROVIDER_KEY, Sidecar, config
 from tests.sdk.conftest import LEAVER_KEY, VIEWER_KEY
 

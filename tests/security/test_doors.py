@@ -210,7 +210,7 @@ def test_the_configuration_shows_no_secret(sidecar: Sidecar) -> None:
 
 def test_the_ops_listener_serves_three_routes(own_sidecar: Any) -> None:
     """T22: the second listener has health and metrics, nothing else, whatever key is shown."""
-    from tests.fakes.redis import free_port
+    from tests.fakes.ports import free_port
 
     port = free_port()
     running = own_sidecar(server={"ops_listen": f"127.0.0.1:{port}"})

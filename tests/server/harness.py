@@ -16,6 +16,7 @@ import uvloop
 
 from proxy.server.options import ServerOptions
 from proxy.server.serve import Server
+from tests.fakes.ports import free_port
 from tests.server.stub import Stub
 
 HOST = "127.0.0.1"
@@ -164,7 +165,7 @@ async def serving(app: Any = None, *, ops_app: Any = None, **options: Any) -> As
     """Run a server for the block; afterwards it must stop cleanly, with nothing left in work."""
     app = Stub() if app is None else app
     started: asyncio.Future[tuple[list[str], list[str]]] = asyncio.get_running_loop().create_future()
-    options = {"listen": f"{HOST}:0", "drain_delay": 0.0, "shutdown_grace": 0.5, **options}
+    options = {"listen": f"{HOST}:{free_port()}", "drain_delay": 0.0, "shutdown_grace": 0.5, **options}
     server = Server(
         app, ServerOptions(**options), ops_app=ops_app, on_started=lambda urls, ops: started.set_result((urls, ops))
     )

@@ -12,8 +12,9 @@ import pytest
 
 from proxy.store.base import StoreUnavailable
 from proxy.store.redis import RedisStore
+from tests.fakes.ports import free_port
 from tests.store.conftest import hold, quota
-from tests.store.servers import RedisServer, free_port, redis_binary, valkey_binary
+from tests.store.servers import RedisServer, redis_binary, valkey_binary
 
 
 async def admits(url: str) -> RedisStore:

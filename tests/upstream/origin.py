@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
+from tests.fakes.ports import free_port
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -95,15 +97,14 @@ class Origin:
         self._script = script
         self._context = context
         self._host = host
-        self.fixed_port = 0
+        self.port = free_port()
         self.peers: list[Peer] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.failed: list[BaseException] = []
 
     async def __aenter__(self) -> Self:
         options: dict[str, Any] = {"ssl": self._context, "ssl_shutdown_timeout": 0.1} if self._context else {}
-        self._server = await asyncio.start_server(self._serve, self._host, self.fixed_port, limit=1 << 20, **options)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=1 << 20, **options)
         return self
 
     async def __aexit__(self, *exc: object) -> None:

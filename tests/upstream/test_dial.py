@@ -12,6 +12,7 @@ import pytest
 from proxy.upstream import resolve
 from proxy.upstream.dial import dial
 from proxy.upstream.resolve import Address, Resolver, interleave
+from tests.fakes.ports import free_port
 from tests.upstream.conftest import Connect, ask
 from tests.upstream.origin import Origin, Peer, eventually, saying, whole
 
@@ -111,9 +112,7 @@ def _silent() -> tuple[socket.socket, list[socket.socket], Address]:
 
 
 def _refusing() -> Address:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return (V4, sock.getsockname())
+    return (V4, ("127.0.0.1", free_port()))
 
 
 async def test_the_next_address_is_tried_beside_a_silent_one() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy.upstream.base import UpstreamRequest
+from tests.fakes.ports import free_port
 from tests.upstream.authority import Authority
 from tests.upstream.conftest import KEY, Connect, ask, post
 from tests.upstream.origin import EVENTS, Origin, Peer, chunk, eventually
@@ -41,17 +42,11 @@ http {{
 """
 
 
-def _free() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class Nginx:
     """A private nginx and the port of the server it forwards /v1/through to."""
 
     def __init__(self, folder: Path, program: str, authority: Authority) -> None:
-        self.plain, self.secure, self.origin = _free(), _free(), _free()
+        self.plain, self.secure, self.origin = free_port(), free_port(), free_port()
         www = folder / "www" / "v1"
         www.mkdir(parents=True)
         (www / "file").write_bytes(bytes(range(256)) * 12_000)
@@ -147,7 +142,7 @@ async def test_streams_through_nginx(connect: Connect, nginx: Nginx, authority: 
             peer.write(b"0\r\n\r\n")
 
     origin = Origin(script)
-    origin.fixed_port = nginx.origin
+    origin.port = nginx.origin
     async with origin:
         reply = await connect(nginx.url(True), ca_file=authority.file).send(post(b"{}", "/through"), KEY)
         pieces = []
