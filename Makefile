@@ -4,7 +4,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 PYTHON ?= python3
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup dev run test check slow bench bench-seed race corpora clients programs image-check demo clean lock
+.PHONY: help setup dev run test retest check slow bench bench-seed race corpora clients programs image-check demo clean lock
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ run: setup ## serve on 127.0.0.1:8080: OpenAI with OPENAI_API_KEY, else a tiny r
 
 test: dev ## the whole test suite
 	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n 3 --dist loadfile
+
+retest: dev ## the tests that failed last, one after the other
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -v --last-failed --last-failed-no-failures none
 
 check: dev ## formatting, lint, types, import rules, deploy files
 	@.venv/bin/ruff format --check .

@@ -23,15 +23,19 @@ def policies(*rows):
 
 async def blamed(side, name):
     """Assert that a call, whole or streamed, ends in policy ``name``'s fault: no 200, no `[DONE]`, counted and logged."""
+    ids = []
     for stream in (False, True):
         response = await side.chat("some words", stream=stream)
+        ids.append(response.headers["x-request-id"])
         error = events(response.text)[-1] if stream and response.status_code == 200 else response.json()
         assert error["error"]["code"] == "policy_unavailable", response.text
         assert response.status_code == 503 or stream
         assert "[DONE]" not in response.text
-    assert [line["outcome"] for line in await side.lines()] == ["fault", "fault"]
-    assert {line["policy"] for line in await side.lines()} == {f"{HERE}:{name}"}
-    assert [line["policy"] for line in await side.lines("policy_failed")] == [f"{HERE}:{name}"] * 2
+    for event in ("policy_failed", "llm_request_completed"):
+        rows = await side.lines(event)
+        assert [row["request_id"] for row in rows] == ids, rows
+        assert {row["policy"] for row in rows} == {f"{HERE}:{name}"}
+        assert {row.get("outcome", "fault") for row in rows} == {"fault"}
     assert side.side.runtime.metrics.decisions.values[(f"{HERE}:{name}", "fail")] == 2
     assert not side.side.calls
 
