@@ -10,6 +10,8 @@ import re2
 from re2 import _re2
 
 from policies.redact.alphabet import SPACE, characters
+from policies.redact.gates import SIGN, SIGNS
+from policies.redact.runs import LONG_RUN, holds_long_run, holds_one_of
 from policies.redact.syntax import Node, PatternError, parse
 
 #: Bytes that a candidate's check may look at before the match, and that a stream therefore keeps.
@@ -23,9 +25,6 @@ WEIGHT: Final = 192
 MEDIUM: Final = 256
 DEAR: Final = 384
 
-#: The hint of what looks like a random word. The engine looks for it apart from the other hints: beside them, how far
-#: a run has come makes a state of the automaton with each state of theirs, and new texts would build new states for ever.
-LONG_RUN: Final = "[A-Za-z0-9_/+~-]{15}"
 #: Bytes of the widest character.
 _WIDEST: Final = 4
 #: What is more than itself in a pattern.
@@ -90,7 +89,7 @@ class Detector:
     """
 
     __slots__ = (
-        "_hint", "after", "back", "bounded", "cap", "check", "core", "first", "group", "literal", "longest", "mark", "match", "name", "node", "pattern", "priority",
+        "_hint", "after", "back", "bounded", "cap", "check", "core", "first", "gate", "group", "literal", "longest", "mark", "match", "name", "node", "pattern", "priority",
         "replacement", "scan", "secret", "weight", "word", "yields",
     )  # fmt: skip
 
@@ -105,6 +104,7 @@ class Detector:
         secret: int = 0,
         check: Check | None = None,
         hint: str = "",
+        gate: str = "",
         cap: int = CAP,
         longest: int = 0,
         aligned: bool = False,
@@ -144,6 +144,7 @@ class Detector:
         self.cap = longest * _WIDEST if self.longest else longest or cap
         self.bounded = self.node.most <= longest if self.longest else self.node.size <= self.cap
         self._hint = hint
+        self.gate = gate or (LONG_RUN if holds_long_run(self.node) else SIGN * holds_one_of(self.node, SIGNS))
         self.core = compile_union([core]) if core else None
         #: No match is without it, and none begins more than `back` bytes before it.
         self.literal, self.back = core.encode() if core and not set(core) & set(_SPECIAL) else b"", self.cap

@@ -1,7 +1,6 @@
 """Finds what detectors look for, in a whole text or in a text that is still growing.
 
-All patterns match the original text. One automaton over cheap prefilters says which patterns can occur at all;
-those run singly. Overlaps are settled once. How far a growing text is decided is :mod:`policies.redact.front`'s to say.
+All patterns match the original text. :mod:`policies.redact.sieve` says which patterns can occur at all; those run singly. Overlaps are settled once. How far a growing text is decided is :mod:`policies.redact.front`'s to say.
 """
 
 from __future__ import annotations
@@ -10,20 +9,15 @@ from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from typing import Final
 
-from re2 import _re2
-
 from policies.redact.alphabet import LOUD
-from policies.redact.detector import LONG_RUN, Detector, compile_union, options
+from policies.redact.detector import Detector
 from policies.redact.escapes import BACKSLASH, ESCAPE, MARGIN, unescaped
 from policies.redact.front import SHORT, Front
 from policies.redact.search import Finding, Look, Trail, Unasked
+from policies.redact.sieve import Sieve
 from policies.redact.slashes import ESCAPED, without
 
-_ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
-_NEVER: Final = "[^\\x00-\\x{10FFFF}]"
 _START: Final = itemgetter(0)
-#: At the end only: what a set finds it notes at each place anew, and so a pattern that matches everywhere doubles its cost.
-_ALWAYS: Final = rb"\z"
 
 
 class DetectorFailed(Exception):
@@ -33,26 +27,11 @@ class DetectorFailed(Exception):
 class Engine:
     """A set of detectors, compiled together. Immutable and shared by all calls."""
 
-    __slots__ = ("_any", "_none", "_quiet", "_run", "_runs", "_set", "detectors", "front")
+    __slots__ = ("_quiet", "_sieve", "detectors", "front")
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = tuple(sorted(detectors, key=attrgetter("yields")))
-        self._set = _re2.Set(_ANYWHERE, options(captures=False, memory=256 << 20))
-        hints = []
-        self._runs = []
-        """Places of the detectors that are asked where a long run is."""
-        for n, detector in enumerate(self.detectors):
-            if detector.hint == LONG_RUN:
-                self._runs.append(n)
-                self._set.Add(_NEVER.encode())
-                continue
-            hints.append(f"(?:{detector.hint})")
-            self._set.Add(hints[-1].encode())
-        self._set.Add(_ALWAYS)  # RE2's sets answer "nothing" when they run out of memory; this one never may
-        self._set.Compile()
-        self._none = [len(self.detectors)]
-        self._any = compile_union(hints or [_NEVER])
-        self._run = compile_union([LONG_RUN if self._runs else _NEVER])
+        self._sieve = Sieve(self.detectors)
         self.front = Front(self.detectors)
         self._quiet = self.front.quiet
 
@@ -80,16 +59,11 @@ class Engine:
                 return start, ()
         if self._quiet and size - start < SHORT and LOUD.search(text, start) is None:
             return decided, ()
-        runs = self._run(_ANYWHERE, text, start, size)[0][0] >= 0
-        if start and not runs and self._any(_ANYWHERE, text, start, size)[0][0] < 0:
-            return decided, ()  # a set cannot be asked from a place on
-        indices = self._set.Match(text)
-        if runs:
-            indices += self._runs
-        elif indices == self._none:
+        places = self._sieve.pass_on(text, start, size)
+        if not places:
             return decided, ()
         look = Look(text, decided, final, trail or Trail())
-        self._candidates(look, start, indices)
+        self._candidates(look, start, places)
         decided, findings = self._settle(look)
         if trail is not None:
             # Turned down candidates are not looked into: not even when the text is cut inside them.
@@ -102,14 +76,10 @@ class Engine:
             trail.resume = kept
         return decided, findings
 
-    def _candidates(self, look: Look, start: int, indices: list[int]) -> None:
-        count = len(self.detectors)
-        if count in indices:
-            detectors = [self.detectors[i] for i in sorted(indices) if i < count]
-        else:
-            detectors = list(self.detectors)
+    def _candidates(self, look: Look, start: int, places: Sequence[int]) -> None:
         resume = look.trail.resume
-        for detector in detectors:
+        for place in places:
+            detector = self.detectors[place]
             try:
                 look.run(detector, max(start, resume.get(detector.name, 0)) if resume else start)
             except Exception as error:

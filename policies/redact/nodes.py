@@ -151,8 +151,8 @@ class Choice(Node):
 
 _CLASSES: Final = frozenset("\\" + c for c in "dDwWsSpPC")
 
-#: A prefilter counts no further than this: words are shorter, and long counters make many automaton states.
-_LEAST: Final = 24
+#: A prefilter counts no further than this: long counters make many automaton states.
+_LEAST: Final = 8
 #: Counters beyond this are left out of the beginnings of matches, for runs that white space ends anyway.
 _COUNT: Final = 8
 

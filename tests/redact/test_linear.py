@@ -274,15 +274,18 @@ def test_a_stream_of_single_characters_is_linear() -> None:
 
 def test_a_prefilter_out_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """RE2's sets answer "nothing" when they run out of memory: then every detector is asked singly."""
-    made = Engine(builtin(("pii",)))
 
     class Broken:
         def Match(self, text: bytes) -> list[int]:
             return []
 
-    monkeypatch.setattr(made, "_set", Broken())
-    found = made.decide(b"to ann@example.com", 0, True)[1]
-    assert [f.detector.name for f in found] == ["email"]
+    for broken in ("first", "others"):
+        made = Engine(builtin(("pii",)))
+        sieve = made._sieve
+        for family in [sieve._first] if broken == "first" else [*sieve._gated, *sieve._runs]:
+            monkeypatch.setattr(family, "_set", Broken())
+        found = made.decide(b"to ann@example.com", 0, True)[1]
+        assert [f.detector.name for f in found] == ["email"], broken
 
 
 def test_what_was_never_seen_costs_little_more() -> None:

@@ -12,7 +12,9 @@ from re2 import _re2
 
 from policies.redact.alphabet import LOUD
 from policies.redact.detector import Detector, compile_union
+from policies.redact.gates import SIGNS
 from policies.redact.groups import BY_NAME
+from policies.redact.runs import LONG_RUN, holds_long_run, holds_one_of
 from policies.redact.syntax import INFINITY, PatternError, parse
 from tests.redact.attacks import drawn
 
@@ -139,14 +141,44 @@ def test_what_every_match_begins_with(pattern: str, lead: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_a_detector_is_asked_wherever_it_matches(name: str) -> None:
-    """Every match holds its detector's hint: else other words in the text, and a stream's cuts, decide what is found.
+    """Every match holds its detector's hint and gate: else other words in the text, and a stream's cuts, decide what is found.
 
     What is turned down counts, too: it is what a budget is spent on.
     """
     detector = BY_NAME[name]
-    hint = compile_union([detector.hint])
+    hint, gate = compile_union([detector.hint]), compile_union([detector.gate or "."])
     rng = random.Random(name)
     for _ in range(400):
         raw = drawn(detector.node, rng, rng.choice((0, 2, 10, 40))).encode()
         low = detector.scan(ANYWHERE, raw, 0, len(raw))[0][0]
-        assert low < 0 or hint(ANYWHERE, raw, 0, len(raw))[0][0] >= 0, raw
+        for needed in (hint, gate):
+            assert low < 0 or needed(ANYWHERE, raw, 0, len(raw))[0][0] >= 0, raw
+
+
+@pytest.mark.parametrize(
+    ("pattern", "held"),
+    [
+        ("[a-z]{15}", True), ("[a-z]{14}", False), ("[a-z]{14,}", False), (r"ab-[0-9a-f]{8}-[0-9]{4}", True),
+        (r"abcdefgh\.abcdefgh", False), (r"abcdefgh\.?abcdefgh", False), ("(?:abcdefgh|0123456)-[a-z]{7}", True),
+        ("(?:abcdefgh|012345)-[a-z]{7}", False), (r"(?:[a-z]{20}\.)?[a-z]", False), (r"(?:[a-z]{20}\.)+", True),
+        (r"(?:[a-z]{7}\.[a-z]{8}){2}", True), (r"(?:[a-z]{7}\.[a-z]{7}){2}", False), (r"a{7}\b_?b{7}\d*c", True),
+        ("(?i)[0-9a-f]{32}", True), ("(?i)[a-z]{32}", False), ("(?:a|b|.){40}", False),
+    ],
+)  # fmt: skip
+def test_which_patterns_need_a_long_run(pattern: str, held: bool) -> None:
+    """A pattern is gated by a long run only if each of its matches holds one; a wide s or k breaks it where case is none."""
+    assert holds_long_run(parse(pattern)) is held
+    raw = re2.compile(LONG_RUN)
+    rng = random.Random(pattern)
+    short = [not raw.search(drawn(parse(pattern), rng, 0)) for _ in range(300)]
+    assert not (held and any(short))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "held"),
+    [("a=b", True), ("a=?b", False), ("(?:a=|b_)c", True), ("(?:a=|b)c", False), ("(?:a=)*b", False), ("(?:a=)+b", True),
+     ("[=:]", True), ("[=x]", False), ("(?i:k:)", True), (".", False)],
+)  # fmt: skip
+def test_which_patterns_need_a_sign(pattern: str, held: bool) -> None:
+    """A pattern is gated by a sign only if each of its matches holds one of them."""
+    assert holds_one_of(parse(pattern), SIGNS) is held

@@ -6,8 +6,9 @@ import re
 from typing import Final
 
 from policies.redact.checks import spotter
-from policies.redact.detector import LONG_RUN, MEDIUM, Detector, Hit, Verdict
+from policies.redact.detector import MEDIUM, Detector, Hit, Verdict
 from policies.redact.groups.names import NAMES
+from policies.redact.runs import LONG_RUN
 from policies.redact.values import UUID, random_token
 
 _WORDS: Final = (

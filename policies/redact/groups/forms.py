@@ -7,6 +7,7 @@ from typing import Final
 
 from policies.redact.checks import classes, repetitive
 from policies.redact.detector import DEAR, Detector, Hit, Verdict
+from policies.redact.gates import SIGN, WORD
 from policies.redact.values import UUID, dummy, random_token, told
 
 _NAME: Final = r"[\w.-]*(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|auth[_-]?key|salt)"
@@ -109,36 +110,35 @@ DETECTORS: Final = (
              rf"{_FEW}[ \t]{{1,2}}-(?:-?p|P|a|w|U|b[ \t]{{1,3}}\S+[ \t]{{1,3}}\S+)[ \t]{{1,3}}[\"']?(?:[\w.\\-]+%)?"
              r"([^\s\"'-][^\s\"']{2,})|\bpass:([^\s\"':]{4,})|(?i)\bConvertTo-SecureString[ \t]{1,3}(?:-String[ \t]{1,3})?[\"']([^\"'\n]{4,})[\"']"
              r"|(?i)\bnet[ \t]user[ \t]{1,3}[^\s/]+[ \t]{1,3}([^\s/\"'*,]*[^A-Za-z\s/\"'*,][^\s/\"'*]*)", cap=320,
-             group="secrets", replacement="[PASSWORD]", priority=84, weight=DEAR, check=_told, hint=r"\bsshpass[ \t]|[ \t]-p[\"']?[^\s\"'=-][^\s\"']{2}|\bpass:[^\s\"':]{4}|(?i:ConvertTo-Secure|\bnet[ \t]user)"
-             r"|\b(?:psexec|login|mongo(?:sh|dump|restore)?|sqlcmd|redis-cli|ldapsearch|ldapadd|unzip|zip|7z|winexe|evil-winrm|htpasswd|smbclient|rpcclient)(?:[ \t]{1,2}[^\s|;&]+){0,5}[ \t]{1,2}-"),
+             group="secrets", replacement="[PASSWORD]", priority=84, weight=DEAR, check=_told, gate=SIGN, hint=r"\bsshpass[ \t]|[ \t]-(?:p[\"']?[^\s\"'=-]|-?[pPawUb][ \t])|\bpass:[^\s\"':]|(?i:ConvertTo-Secure|\bnet[ \t]user)"),
     Detector("element_secret", rf"(?i)<({_NAME})>([^<>\s]{{3,}})</", group="secrets", replacement="[PASSWORD]", priority=84, cap=2_048,
-             check=lambda hit: _in_group(hit, 2), hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)>[^<>\s]"),
+             check=lambda hit: _in_group(hit, 2), gate=WORD, hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)>[^<>\s]"),
     # A type between name and value, or nothing but a blank, a comma or a bar.
     Detector("typed_secret", rf"(?i)\b{_NAME}[\w.-]*(?::[ \t]{{0,2}}&?(?:'static )?(?:string|str|nsstring|text)[?!]?[ \t]{{0,3}}=[ \t]{{0,3}}"
              r"|[ \t]{1,3}(?:string[ \t]{0,3}=[ \t]{0,3})?)(?:\"([^\"\s]*\d[^\"\s]*)\"|'([^'\s]*\d[^'\s]*)')"
              rf"|(?i)\b{_NAME}[\w-]*[,;|][ \t]{{0,2}}[\"']?([A-Za-z_+/=.-]*\d[A-Za-z0-9_+/=.-]{{7,}})"
              r"|(?i)\b(?:password|passwd|passphrase)[ \t]{1,3}(?:\d[ \t]{1,2})?([A-Za-z!@#$%^&*_.+-]*\d[A-Za-z0-9!@#$%^&*_.+-]*)", cap=512,
-             group="secrets", priority=75, weight=DEAR, check=_mixed_value,
+             group="secrets", priority=75, weight=DEAR, check=_mixed_value, gate=WORD,
              hint=r"(?i)(?:password|passwd|passphrase|pwd|secret|token|key|salt)[\w.-]*(?::[ \t]{0,2}&?(?:'static )?(?:string|str|nsstring|text)[?!]?[ \t]{0,3}="
                   r"|[ \t]{1,3}(?:string[ \t]{0,3}=[ \t]{0,3})?(?:\"[^\"\s]|'[^'\s])|[,;|][ \t]{0,2}[\"']?[\w+/=.-]{8})|(?i)\bpass(?:word|wd|phrase)[ \t]{1,3}(?:\d[ \t]{1,2})?[A-Za-z!@#$%^&*_.+-]*\d"),
     Detector("command_secret", rf"\b(?:ENV|ARG|setenv|setx|set|env:set|config:set)(?:[ \t]-[a-zA-Z]{{1,3}})?[ \t]{{1,4}}(?i:{_NAME}[\w-]*)[ \t]{{1,4}}"
-             r"[\"']?([^\s\"'=$-][^\s\"']*\d[^\s\"']*)", cap=512, group="secrets", priority=75, weight=DEAR, check=_mixed_value,
+             r"[\"']?([^\s\"'=$-][^\s\"']*\d[^\s\"']*)", cap=512, group="secrets", priority=75, weight=DEAR, check=_mixed_value, gate=WORD,
              hint=r"\b(?:ENV|ARG|setenv|setx|set|env:set|config:set)(?:[ \t]-[a-zA-Z]{1,3})?[ \t]{1,4}[\w.-]{3}"),
     Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]*\d[^\"\n]*)\"|'([^'\n]*\d[^'\n]*)')", group="secrets",
-             priority=84, weight=DEAR, check=_told, cap=512,
+             priority=84, weight=DEAR, check=_told, cap=512, gate=WORD,
              hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}(?:\"[^\"\n]|'[^'\n])"),
     Detector("attribute_secret", rf"(?i)\b(?:name|key|id)=[\"']({_NAME}[\w.-]*)[\"'](?:[ \t]{{1,4}}(?:value|content)=(?:\"([^\"\n]{{6,}})\"|'([^'\n]{{6,}})')"
              rf"|>([^<>\n]{{6,}})</)|(?i)<key>({_NAME}[\w.-]*)</key>\s{{0,12}}<string>([^<>\n]{{6,}})</"
              rf"|(?i)\bname:[ \t]{{0,3}}[\"']?({_NAME}[\w.-]*)[\"']?\s{{1,24}}value:[ \t]{{0,3}}(?:\"([^\"\n]{{6,}})\"|'([^'\n]{{6,}})'|([^\s\"']{{6,}}))"
              # Terraform: a variable's default.
              rf"|(?i)\bvariable[ \t]{{1,4}}\"({_NAME}[\w.-]*)\"[ \t]{{0,4}}\{{[^{{}}\"]*(?:\"[^\"\n]*\"[^{{}}\"]*)*?\bdefault[ \t]*=[ \t]*\"([^\"\n]{{6,}})\"",
-             group="secrets", priority=84, weight=448, check=_attribute, cap=1_024, hint=r"(?i)(?:\b(?:name|key|id)=[\"']|\bvariable[ \t]{1,4}\"|<key>|\bname:[ \t]{0,3}[\"']?)[\w.-]*(?:password|passwd|phrase|pwd|secret|token|key|salt)"),
+             group="secrets", priority=84, weight=448, check=_attribute, cap=1_024, gate=WORD, hint=r"(?i)(?:\b(?:name|key|id)=[\"']|\bvariable[ \t]{1,4}\"|<key>|\bname:[ \t]{0,3}[\"']?)[\w.-]*(?:password|passwd|phrase|pwd|secret|token|key|salt)"),
     Detector("session_cookie", r"(?i)\b(?:session|sess|sid|auth|remember_me|[a-z0-9]+_session)=([A-Za-z0-9%._~+/-]{16,})", cap=512,
-             group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.~+/-]{16}"),
+             group="secrets", replacement="[AUTH_TOKEN]", priority=60, weight=DEAR, check=_session, hint=r"(?i)(?:sess|session|sid|auth|_me)=[\w%.~+/-]{4}"),
     Detector("oracle_connection", r"(?i)\bjdbc:oracle:(?:thin|oci8?):[^\s/@\"']+/[^\s@\"']+@[^\s\"'<>]+", cap=512,
-             group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98),
+             group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98, hint="(?i)jdbc:oracle:"),
     Detector("azure_sas", r"[?&;]sig=([A-Za-z0-9%+/_-]{32,90}={0,2})", group="secrets", priority=84, weight=DEAR, check=_told,
-             hint=r"[?&;]sig=[\w%+/-]{16}"),
+             hint=r"[?&;]sig=[\w%+/-]{4}"),
     Detector("zapier_webhook", r"\bhooks\.zapier\.com/hooks/catch/\d{4,12}/[A-Za-z0-9]{5,20}", group="secrets",
              replacement="[WEBHOOK_URL]", priority=90),
 )  # fmt: skip

@@ -8,7 +8,9 @@ import re
 from typing import Final
 
 from policies.redact.checks import classes, repetitive, richer, spotter
-from policies.redact.detector import DEAR, LONG_RUN, MEDIUM, Detector, Hit, Verdict
+from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
+from policies.redact.gates import NAME, WORD
+from policies.redact.runs import LONG_RUN
 from policies.redact.values import UUID, assigned, dummy, told
 
 _QUOTE: Final = r"""(?:\\{0,4}["'`])"""
@@ -186,6 +188,7 @@ DETECTORS: Final = (
         r")(?:\+[a-z0-9]{1,12}){0,2}://[^\s/@\"'`<>]*:[^\s@\"'`<>]*@[^\s\"'`<>]+"
         r"|\bjdbc:[a-z0-9]{2,14}:[^\s\"'<>]{4,}[?&;:](?:password|pwd)=[^\s\"'<>]+",
         group="secrets", replacement="[DB_CONNECTION_STRING]", priority=98, check=_connection, cap=600,
+        hint=r"(?i)jdbc:|://[^\s/@\"'`<>]*:[^\s@\"'`<>]*@",
     ),
     Detector(
         "url_credentials",
@@ -194,25 +197,26 @@ DETECTORS: Final = (
         core="://", cap=512,
     ),
     Detector("aws_key", rf"(?i)\b([\w.-]*aws[\w.-]*(?:key|secret|token|id)[\w-]{{0,8}}){_GLUE}{_VALUE.replace(':,;/)', ':,;)')}",
-             core="(?i)aws", group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, weight=512, check=_aws),
+             core="(?i)aws", hint=r"(?i)aws[\w.-]*(?:key|secret|token|id)", group="secrets", replacement="[AWS_KEY]", priority=85, cap=_CAP, weight=512, check=_aws),
     Detector("aws_secret", _FORTY, group="secrets", replacement="[AWS_KEY]", priority=66,
              check=_aws_secret, hint=LONG_RUN, weight=MEDIUM),
-    Detector("auth_data", _named(_AUTH), core=_core(_AUTH), hint=_core(_AUTH), group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, weight=640, check=_auth),
+    Detector("auth_data", _named(_AUTH), core=_core(_AUTH), hint=_core(_AUTH), gate=NAME, group="secrets", replacement="[AUTH_TOKEN]", priority=82, cap=_CAP, weight=640, check=_auth),
     Detector("auth_header", r"(?i)\bauthorization[\"']?[ \t]{0,2}[:=][ \t]{0,2}[\"']?(?:(basic|token|digest|apikey|key|sso-key|api-key|genie[_-]?key|klaviyo-api-key)[ \t=]{1,3})?"
-             r"[\"']?([A-Za-z0-9+/=_.:-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512),
+             r"[\"']?([A-Za-z0-9+/=_.:-]{6,})", group="secrets", replacement="[AUTH_TOKEN]", priority=84, secret=2, weight=MEDIUM, check=_basic, cap=512,
+             hint=r"(?i)authorization[\"']?[ \t]{0,2}[:=]"),
     Detector("bearer_token", r"(?i)\bbearer[ \t]{1,4}[\"']?([A-Za-z._~+/=-]*\d[A-Za-z0-9._~+/=-]*|[A-Za-z._~+/=-]{16,})", group="secrets", priority=92, cap=_CAP,
-             weight=DEAR, check=_bearer),
-    Detector("api_key", _named(_API), core=_core(_API), hint=_core(_API), group="secrets", priority=80, cap=_CAP, weight=512, check=_not_public),
-    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), hint=_core(_PASSWORD), group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=512, check=_password),
+             weight=DEAR, check=_bearer, hint=r"(?i)\bbearer[ \t]"),
+    Detector("api_key", _named(_API), core=_core(_API), hint=_core(_API), gate=NAME, group="secrets", priority=80, cap=_CAP, weight=512, check=_not_public),
+    Detector("password", _named(_PASSWORD), core=_core(_PASSWORD), hint=_core(_PASSWORD), gate=NAME, group="secrets", replacement="[PASSWORD]", priority=81, cap=_CAP, weight=512, check=_password),
     Detector("spoken_password", r"(?i)\b(?:[\w.-]{1,24}[_.-])?(?:password|passphrase|passcode|pin(?: code)?|passwort|kennwort|contrase(?:n|ñ)a|mot de passe|senha|wachtwoord)"
              r"(?:[ \t]{1,3}(?:is|was|ist|lautet|es|est|é|è)[ \t:]{1,4}[\"'`]?([A-Za-z.,]{0,40}[^A-Za-z\s.,\"'`][^\s\"'`]{0,88})"
              r"|[ \t]{0,2}(?:は|是|：)[ \t]{0,2}[\"'`]?([A-Za-z.]{0,40}[!#-&(-+\d-@\[-_{-~-][!#-&(-+\w:-@{-~-]{0,88}))",
-             group="secrets", replacement="[PASSWORD]", priority=79, weight=MEDIUM, check=_spoken),
+             group="secrets", replacement="[PASSWORD]", priority=79, weight=MEDIUM, check=_spoken, gate=WORD),
     Detector("spoken_secret", r"(?i)\b(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]{1,4}"
              r"[\"'`]?([A-Za-z!@#$%^&*+/_.~-]{0,64}\d[A-Za-z0-9!@#$%^&*+/_.~=-]{7,})"
              r"|(?i)\b(?:api|access|secret|auth|license|private)[ -]key[)\"'`*]{0,3}:[)\"'`* \t]{1,4}([A-Za-z!@#$%^&*+/_.~-]{0,64}\d[A-Za-z0-9!@#$%^&*+/_.~=-]{7,})", group="secrets", priority=77, weight=MEDIUM, check=_spoken_key,
-             cap=512, hint=r"(?i)[ -]key[)\"'`*]{0,3}:[)\"'`* \t]|(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]"),
+             cap=512, gate=WORD, hint=r"(?i)[ -]key[)\"'`*]{0,3}:[)\"'`* \t]|(?:key|token|secret|credential)s?[)\"'`*]{0,3}[ \t]{1,2}(?:is|was|ist|lautet|->|=>|\x{2192}|\|)[ \t:]"),
     Detector("secret_flag", r"(?i)--?[a-z0-9-]*(?:api-?key|token|secret|password|passwd|pwd|passphrase)[ \t=]{1,3}"
-             r"[\"']?([^\s\"']{4,})", group="secrets", priority=76, secret=1, weight=MEDIUM, check=_flag, cap=512,
+             r"[\"']?([^\s\"']{4,})", group="secrets", priority=76, secret=1, weight=MEDIUM, check=_flag, cap=512, gate=WORD,
              core=r"(?i)api-?key|token|secret|passw|pwd|passphrase"),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Final
 
 from policies.redact.checks import ip, spotter
 from policies.redact.detector import MEDIUM, Detector, Hit, Verdict
+from policies.redact.gates import NUMBER, SIGN
 
 _NO_ADDRESS: Final = spotter(
     r"[0-9]\.$|[A-Za-z_-]$|\b[A-Z][A-Za-z]+/$|\x{a7} ?$|(?i:\b(?:section|chapter|clause|version|release|build|oid):? )$"
@@ -92,13 +93,14 @@ _QUAD: Final = r"\d{1,3}(?:\.\d{1,3}){3}"
 _ZONE: Final = r"(?:%\w{1,16})?(?:/\d{1,4})?"
 DETECTORS: Final = (
     Detector("ip_address", rf"\b{_OCTET}(?:\.{_OCTET}){{3}}(?:/\d{{1,3}})?\b", group="network", replacement="[IP_ADDRESS]",
-             priority=64, check=_v4, hint=r"\d\.\d{1,3}\.\d{1,3}\.\d"),
+             priority=64, check=_v4, gate=NUMBER, hint=r"\d\.\d{1,3}\.\d{1,3}\.\d"),
     # Eight groups, or a gap of zeros; times of day have neither. A longer row is taken whole, to be turned down once.
     Detector("ipv6_address", rf"(?:\b{_GROUP}(?::{_GROUP})*|\B)::(?:(?:{_GROUP}:)*(?:{_QUAD}|{_GROUP}\b)|\B){_ZONE}"
              rf"|\b(?:{_GROUP}:){{6}}(?:{_QUAD}|(?:{_GROUP}:)+{_GROUP}\b){_ZONE}",
-             group="network", replacement="[IP_ADDRESS]", priority=65, cap=128, weight=MEDIUM, check=_v6, hint=r"::|(?:[0-9A-Fa-f]{1,4}:){6}"),
+             group="network", replacement="[IP_ADDRESS]", priority=65, cap=128, weight=MEDIUM, check=_v6, hint=r"::|:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"),
     Detector("mac_address", r"\b[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})\b|\b[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\b",
-             group="network", replacement="[MAC_ADDRESS]", priority=67, weight=MEDIUM, check=_mac),
+             group="network", replacement="[MAC_ADDRESS]", priority=67, weight=MEDIUM, check=_mac, gate=SIGN,
+             hint=r":[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}:|-[0-9A-Fa-f]{2}-[0-9A-Fa-f]{2}-|\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}"),
     # The same without marks, in halves or between blanks, behind a word that says what it is.
     Detector("mac_spoken", rf"{_MAC}([0-9A-Fa-f]{{12}}|[0-9A-Fa-f]{{6}}[:.-][0-9A-Fa-f]{{6}}|(?:\d[0-9A-Fa-f]|[A-Fa-f]\d)(?: [0-9A-Fa-f]{{2}}){{5}}"
              r"|[0-9A-Fa-f]{2} (?:\d[0-9A-Fa-f]|[A-Fa-f]\d)(?: [0-9A-Fa-f]{2}){4})\b",
@@ -107,12 +109,14 @@ DETECTORS: Final = (
     Detector("internal_ref", r"(?i)\b(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:][ \t]{0,2}[\"']?[\w.-]{2,}"
              r"|\b(?:[a-z0-9_-]+\.)+(?:internal|intranet|intra|corp|lan|local|localdomain|svc|private|home\.arpa)\b"
              r"|\binternal-[a-z0-9-]+(?:\.[a-z0-9-]+)+",
-             group="network", replacement="[INTERNAL_REFERENCE]", priority=62, check=_host, cap=320,
-             hint=r"(?i)(?:server|host|node|instance|machine)[_-]?(?:id|name)[\"']?[=:]|\.(?:int|corp|lan|local|svc|private|home)"
+             group="network", replacement="[INTERNAL_REFERENCE]", priority=62, check=_host, cap=320, gate=SIGN,
+             hint=r"(?i)(?:er|st|de|ce|ne)[_-]?(?:id|name)[\"']?[=:]|\.(?:int|corp|lan|local|svc|private|home)"
                   r"|\binternal-[a-z0-9-]"),
     Detector("db_host", r"(?i)\b(?:[a-z0-9]{1,20}[_-])?(?:db|database|mysql|postgres|pg|redis|mongo|oracle)[_-]"
              r"(?:prod|production|stag|staging|stage|dev|test|qa|uat|live|main|primary|replica|master|slave|int)[_-]?\d{0,4}\b"
              r"(?:\.[a-z0-9-]+)*|\b(?:prod|production|staging|stage|dev|test|qa|uat|live)[_-](?:db|database|mysql|postgres"
              r"|pg|redis|mongo|oracle)[_-]?\d{0,4}\b(?:\.[a-z0-9-]+)*",
-             group="network", replacement="[INTERNAL_REFERENCE]", priority=61, cap=320),
+             group="network", replacement="[INTERNAL_REFERENCE]", priority=61, cap=320, gate=SIGN,
+             hint=r"(?i)[belsgo][_-](?:prod|stag|dev|test|qa|uat|live|main|primary|replica|master|slave|int)"
+                  r"|[dnegtav][_-](?:db|database|mysql|postgres|pg|redis|mongo|oracle)"),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Final
 
 from policies.redact.checks import IBAN_LENGTHS, base58check, bech32, card, iban, ripple, spotter
 from policies.redact.detector import DEAR, MEDIUM, Detector, Hit, Verdict
+from policies.redact.gates import NUMBER
 
 _FILES: Final = frozenset(
     [
@@ -254,29 +255,29 @@ DETECTORS: Final = (
     Detector("credit_card", r"\b(?:4(?:\d{12}|\d{15}|\d{18})|5\d{11,18}|3\d{13,18}|(?:0604|6304|639\d|67\d\d)\d{8}|6\d{12,18}|2[2-7]\d{14}|220\d{13,16}|(?:2131|1\d{3})\d{11}"
              r"|81\d{14,17}|9792\d{12,15})\b|\b(?:[3-6]\d{3}|2[2-7]\d\d|81\d\d|9792)(?:[ -]\d{4}[ -]\d{4}[ -]\d{1,4}(?:[ -]\d{1,3})?|(?:\.\d{4}){3}|(?:  \d{4}){3})\b"
              r"|\b3\d{3}[ .-]\d{6}[ .-]\d{4,5}\b|\b6\d{5}[ -]\d{13}\b",
-             group="pii", replacement="[CREDIT_CARD]", priority=74, weight=MEDIUM, check=_card),
-    Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}|\b[a-z]{2}\d{2}[ -]?(?:[a-z]{4}[ -]?)?\d{4}(?:[ -]?\d{1,4}){2,7}\b", group="pii", replacement="[IBAN]", priority=77, weight=DEAR, check=_iban,
+             group="pii", replacement="[CREDIT_CARD]", priority=74, weight=MEDIUM, check=_card, gate=NUMBER),
+    Detector("iban", r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{1,4}){3,10}|\b[a-z]{2}\d{2}[ -]?(?:[a-z]{4}[ -]?)?\d{4}(?:[ -]?\d{1,4}){2,7}\b", group="pii", replacement="[IBAN]", priority=77, weight=DEAR, check=_iban, gate=NUMBER,
              hint=r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){3}|\b[a-z]{2}\d{2}[ -]?(?:[a-z]{4}[ -]?)?\d{4}[ -]?\d"),
     Detector("ssn", _ssn_written(("-", "-"), (r"\.", r"\."), (" ", " "), ("-", ""), ("", "-")), group="pii", replacement="[SSN]",
-             priority=73, check=_ssn),
+             priority=73, check=_ssn, gate=NUMBER),
     # The same without marks, or with one, behind a word that says what it is.
     Detector("ssn_spoken", _ssn_written(("", ""), ("[ .]", ""), ("", "[ .]")), group="pii", replacement="[SSN]", priority=73,
-             check=_ssn_spoken, after=_SSN),
+             check=_ssn_spoken, after=_SSN, gate=NUMBER),
     Detector("phone", r"(?:\+|\b00)[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,12}(?:[ .-]\d{1,8}){0,5}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
              r"|(?:\b(?:1|001)[ .-])?(?:\([2-9]\d{2}\)[ .-]?|\b[2-9]\d{2}[ .-])\d{3}[ .-]\d{4}(?:[ ]?(?:x|ext\.?)[ ]?\d{1,6})?\b"
             r"|\b8[ -]?\([3-9]\d{2}\)[ ]?\d{3}[ -]\d{2}[ -]\d{2}\b|\(\+[1-9]\d{0,2}\)[ .-]?\d{2,12}(?:[ .-]\d{2,8}){0,4}\b"
             r"|(?:\(\d{3}\)[ .-]?|\b\d{3}[ .-])\d{3}[ .-]\d{4}[ ]?(?:x|ext\.?)[ ]?\d{1,6}\b|\([1-9]\d\)[ ]?\d{4,5}-\d{4}\b",
-             group="pii", replacement="[PHONE]", priority=72, weight=MEDIUM, check=_phone),
+             group="pii", replacement="[PHONE]", priority=72, weight=MEDIUM, check=_phone, gate=NUMBER),
     Detector("phone_national", rf"\(0[1-9]\d{{0,3}}\)[ .-]?\d{{2,8}}(?:[ .-]\d{{2,8}}){{0,4}}\b|\b(?:{_TRUNK})\b", group="pii",
-             replacement="[PHONE]", priority=71, weight=DEAR, check=_national, hint=r"\b0[1-9][\d ./)-]{1,6}\d{2}"),
+             replacement="[PHONE]", priority=71, weight=DEAR, check=_national, gate=NUMBER, hint=r"\b0[1-9][\d ./)-]{1,6}\d{2}"),
     # The same without a leading zero, behind a word that says what it is: only there is it looked for.
     Detector("phone_spoken", r"\b\d{1,6}(?:(?:[ ./-]\d{2,8}){2,10}|[ ./-]\d{4,8})\b|\b\d{3,6}[ ./-]\d{2,3}\b|\b\d{7,13}\b|\(\d{1,5}\)[ .-]?(?:\d{2,8}(?:[ ./-]\d{2,8}){1,4}|\d{4,8})\b", group="pii", replacement="[PHONE]", priority=71,
-             weight=MEDIUM, check=_national, hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}", after=_NEAR_WORDS),
+             weight=MEDIUM, check=_national, gate=NUMBER, hint=r"\d[ ./)-]{0,2}\d{2}[ ./-]?\d{2}", after=_NEAR_WORDS),
     # The same before words that say so.
     Detector("phone_named", r"((?:\+\d|\(\d|\b\d)[\d ./()-]{5,17}\d)(?: (?:is|was)(?: still)?| still) (?:my|his|her|our|your|their|the)"
              r"(?: (?:new|old|work|home|office|cell|mobile|phone|fax|direct)){0,2} (?:phone|number|mobile|cell|fax|telephone|line)\b"
              r"|((?:\+\d|\(\d|\b\d)[\d ./()-]{5,17}\d) \((?:mobile|cell|work|home|office|fax|phone|tel|direct|landline)\)",
-             group="pii", replacement="[PHONE]", priority=71, weight=MEDIUM, check=_named, hint=r"\d (?:(?:is|was|still) (?:still )?[a-z]|\((?:mobile|cell|work|home|office|fax|phone|tel|direct|landline)\))"),
+             group="pii", replacement="[PHONE]", priority=71, weight=MEDIUM, check=_named, gate=NUMBER, hint=r"\d (?:(?:is|was|still) (?:still )?[a-z]|\((?:mobile|cell|work|home|office|fax|phone|tel|direct|landline)\))"),
     Detector("bitcoin", r"\b(?:[13LMDTXmn2][1-9A-HJ-NP-Za-km-z]{25,34}|t[13][1-9A-HJ-NP-Za-km-z]{33})\b", group="pii", replacement="[CRYPTO_ADDRESS]", priority=76,
              weight=DEAR, check=_bitcoin),
     Detector("segwit", r"\b(?:(?:bc1|tb1|ltc1)[02-9ac-hj-np-z]{25,87}|BC1[02-9AC-HJ-NP-Z]{25,87})\b", group="pii",

@@ -32,7 +32,7 @@ DETECTORS: Final = (
     Detector("team_id", rf"\bteam_(?:{_UUID}|[A-Za-z0-9]{{1,31}})\b", group="project", replacement="[TEAM_ID]", priority=60,
              check=_has_digit),
     Detector("sprint_ref", r"(?i)\bsprint_\d{4}_q[1-4](?:_[a-z0-9]{1,16}){0,4}\b", group="project",
-             replacement="[SPRINT_REFERENCE]", priority=60),
+             replacement="[SPRINT_REFERENCE]", priority=60, hint=r"(?i)\bsprint_\d"),
     Detector("user_id", r"(?i)\buser[_-]?id[\"']?[ \t]{0,2}[:=][ \t]{0,2}(?:[\"']([\w|@.:-]{2,128})|([\w|@.:-]{2,128}))",
-             group="project", replacement="[USER_ID]", priority=60, check=_user),
+             group="project", replacement="[USER_ID]", priority=60, check=_user, hint=r"(?i)\buser[_-]?id[\"']?[ \t]{0,2}[:=]"),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Final
 
 from policies.redact.checks import base58check, classes, json_segment, repetitive, spotter
 from policies.redact.detector import CAP, DEAR, MEDIUM, WEIGHT, Check, Detector, Hit, Verdict
+from policies.redact.gates import NAME, WORD
 from policies.redact.groups.formats import TABLE
 from policies.redact.syntax import parse
 from policies.redact.values import random_token
@@ -217,7 +218,7 @@ _HINTS: Final = {
     "discord_token": r"\.[\w-]{6}\.[\w-]{8}",
     "facebook_token": r"\bEAA[A-Z]|\d\|[\w-]{12}",
     "newrelic_key": r"\bNR(?:AK|RA|BR|AA|JS|SP|II)-|NRAL",
-    "zhipu_key": r"[0-9a-f]{32}\.\w",
+    "zhipu_key": r"[0-9a-f]{8}\.\w",
     "weather_key": "appid=",
     "node_provider_key": r"alchemy|infura|quiknode",
     "dropbox_token": r"\bsl\.[\w-]{12}|AAAAAAAAAA",
@@ -228,8 +229,11 @@ _HINTS: Final = {
     "webex_token": r"_[A-Z0-9]{4}_[0-9a-fA-F]{8}-",
     "kubeadm_token": r"[a-z0-9]\.[a-z0-9]{16}",
     "softlayer_key": r"(?i)softlayer|\bsl[_-]{0,2}(?:api|key|pwd|pass|token)",
+    "netntlm_hash": r"::[\w.-]*:[0-9a-f]{8}",
+    "npmrc_token": "_authToken",
     "cloudant_key": r"(?i)clou|\bcl[\w-]{0,12}(?:key|pw|pass|token)",
 }
+_GATES: Final = {"ibm_cloud_key": WORD, "ibm_cos_key": WORD, "cloudant_key": NAME}
 #: What every match of a pattern holds that can begin long before it.
 _CORES: Final = {
     "openai_key": "T3BlbkFJ",
@@ -293,7 +297,7 @@ def _uncounted(pattern: str) -> str:
 
 DETECTORS: Final = tuple(
     Detector(name, _uncounted(pattern), group="secrets", replacement=_WORDS.get(name, "[API_KEY]"), priority=90,
-             check=_CHECKS.get(name, None if name in _UNCHECKED else _real), hint=_HINTS.get(name, ""), core=_CORES.get(name, ""),
+             check=_CHECKS.get(name, None if name in _UNCHECKED else _real), hint=_HINTS.get(name, ""), gate=_GATES.get(name, ""), core=_CORES.get(name, ""),
              cap=min(CAP, parse(pattern).size), weight=_WEIGHTS.get(name, WEIGHT))
     for name, pattern in TABLE
 )  # fmt: skip
