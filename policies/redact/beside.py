@@ -58,7 +58,8 @@ def without_tokens(chunk: Chunk, keep: Collection[Any] = ()) -> None:
 
 def _spelled(chunk: Chunk, holder: dict[str, Any]) -> None:
     for name in _SPELLING.intersection(holder):
-        if holder[name] is not None:
+        spelled = holder[name]
+        if any(spelled.values()) if isinstance(spelled, dict) else spelled:  # an empty one spells nothing
             holder[name] = None
             chunk.touch()
 

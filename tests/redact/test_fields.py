@@ -100,6 +100,10 @@ def test_tokens_without_their_text() -> None:
     assert SECRET.encode() not in b"".join(c.encode() for c in out)
     kept = [*replies().feed(beside)]
     assert kept[-1].choices[0]["logprobs"]
+    empty = delta(finish="stop")
+    empty.choices[0]["logprobs"] = {"content": [], "refusal": None}
+    (last,) = replies().feed(empty)
+    assert last.choices[0]["logprobs"] == {"content": [], "refusal": None}, "nothing is spelled"
 
 
 def test_a_thought_of_a_whole_reply_loses_its_signature_too() -> None:

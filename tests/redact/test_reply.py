@@ -184,7 +184,11 @@ def test_whole_replies_and_completions() -> None:
                "reasoning_content": SECRET, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a":"a@b.io"}'}},
                {"id": "2", "type": "custom", "custom": {"name": "g", "input": '{"a@b.io'}}]}  # fmt: skip
     whole = Chunk(
-        {"choices": [{"index": 0, "message": message, "logprobs": {"content": []}, "finish_reason": "stop"}]},
+        {
+            "choices": [
+                {"index": 0, "message": message, "logprobs": {"content": [{"token": SECRET}]}, "finish_reason": "stop"}
+            ]
+        },
         b"",
         whole=True,
     )
