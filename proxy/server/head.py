@@ -3,7 +3,8 @@
 llhttp (httptools 0.9, strict) already refuses bare LF and CR, obs-fold, NUL and control characters, spaces
 before the colon, Content-Length that is empty, signed, listed or doubled, and both framings together. The
 rest of RFC 9112's traps is closed here: other protocols and versions, doubled Host, transfer codings other
-than exactly ``chunked``, any of them in HTTP/1.0, targets that are not a plain path or absolute URL.
+than exactly ``chunked``, any of them in HTTP/1.0, targets that are not a plain path (an absolute URL is for proxies, and
+names a second host).
 """
 
 from __future__ import annotations
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 Handler = Callable[["Cycle", dict[bytes, bytes]], Awaitable[None]]
 
 #: reg-name as hosts are really named, IPv4, or an IP literal; then an optional port. RFC 3986, 3.2.2.
-_AUTHORITY: Final = rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?"
-_HOST: Final = re.compile(_AUTHORITY + rb"\Z")
-_ABSOLUTE: Final = re.compile(rb"https?://" + _AUTHORITY + rb"(/[^?#]*)?(?:\?([^#]*))?\Z", re.IGNORECASE)
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?\Z")
 _MAX_LENGTH_DIGITS: Final = 15
 
 #: Framing that is given twice is smuggling; of two credentials, one hop may look at the first and we at the last.
@@ -170,13 +169,10 @@ class HeadParser:
         head.method = method.decode("ascii")
         head.is_head = method == b"HEAD"
         url = self._url
-        if method == b"CONNECT":
-            _bad("This is not a forward proxy: CONNECT is not served; send requests for a path.")
+        if method == b"CONNECT" or url[:8].lower().startswith((b"http://", b"https://")):
+            _bad("This is not a forward proxy: make its address the client's base_url, and send requests for a path.")
         if url.startswith(b"/") and b"#" not in url:
             head.raw_path, _, head.query = url.partition(b"?")
-        elif absolute := _ABSOLUTE.match(url):
-            head.raw_path = absolute[1] or b"/"
-            head.query = absolute[2] or b""
         else:
             _bad("The request's target must be a path that begins with / and has no fragment.")
         path = head.raw_path.decode("ascii")

@@ -258,10 +258,13 @@ def test_no_host_opens_a_door(sidecar: Sidecar, name: str, head: bytes, statuses
 
 
 def test_a_good_key_with_a_bad_host_is_no_call(sidecar: Sidecar, upstream: Upstream, tag: str) -> None:
-    """T3: with a malformed Host not even a good key gets through."""
+    """T3: with a malformed Host, or a target that names a host of its own, not even a good key gets through."""
     for host in ("a/#@b", "a?x", "u@h", "a b", "[::1", "h:port"):
         with sidecar.raw() as client:
             assert client.ask(request(body=chat(f"m;{tag}"), key=CLIENT_KEY, host=host)).status == 400, host
+    with sidecar.raw() as client:
+        absolute = f"http://127.0.0.1:{sidecar.port}/v1/chat/completions"
+        assert client.ask(request(absolute, body=chat(f"m;{tag}"), key=CLIENT_KEY)).status == 400
     assert upstream.calls(tag) == []
 
 
