@@ -68,9 +68,10 @@ class Engine:
         if trail is not None:
             # Turned down candidates are not looked into: not even when the text is cut inside them.
             kept = {name: at for name, at in trail.resume.items() if at > decided}
-            for begin, end, name, level, last in look.refused:
+            for begin, end, name, level, last, cost in look.refused:
                 if begin < decided:
                     trail.levels[name] = level, last
+                    trail.refused.append((name, last - trail.begins, cost))
                     if decided < end:
                         kept[name] = end
             trail.resume = kept

@@ -20,7 +20,7 @@ _HASH: Final = 12
 class Masker:
     """Decides about the findings of one call in one direction; ``note`` is told each one's name, never a value."""
 
-    __slots__ = ("_actions", "_direction", "_key", "_mode", "_note", "found", "masked", "placeholders")
+    __slots__ = ("_actions", "_direction", "_key", "_mode", "_note", "asked", "found", "masked", "placeholders")
 
     def __init__(
         self,
@@ -33,6 +33,8 @@ class Masker:
     ) -> None:
         self._direction: Direction = direction
         self._note = note
+        self.asked = 0
+        """How often something was found, what was given back by ourselves included."""
         self.found = 0
         self.masked = 0
         self._actions = actions
@@ -42,6 +44,7 @@ class Masker:
 
     def replace(self, detector: Detector, original: str) -> str | None:
         """Count a finding and return what is put in its place, None to leave it; raise to refuse the call."""
+        self.asked += 1
         if self.placeholders is not None and original in self.placeholders.originals:
             return None
         name = detector.name

@@ -14,7 +14,8 @@ from policies.redact.config import RedactConfig
 from policies.redact.detector import Detector
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.json_lane import JsonLane
-from policies.redact.lanes import Lane, Looks, PlainLane, Replace, masked_text
+from policies.redact.known import Known
+from policies.redact.lanes import CODEC, Lane, Looks, PlainLane, Replace, masked_text
 from policies.redact.mask import Action, Direction, Masker, failed
 from policies.redact.named import named
 from policies.redact.packs import Pack, PackError
@@ -72,6 +73,7 @@ class Redact(Policy[RedactConfig]):
         plain = not config.patterns and not config.packs
         self._engine: Engine = engine_for(tuple(config.builtin)) if plain else Engine(list(found.values()))
         self._key = kit.secret("redact") if config.mode == "hash" else b""
+        self._known = Known()
 
     def _pack(self, name: str) -> Pack:
         path = os.path.join(self.kit.folder or ".", name)
@@ -122,31 +124,35 @@ class Redact(Policy[RedactConfig]):
             call.notes[self.name] = placeholders.originals
 
     async def _mask(self, slots: Iterable[Slot], masker: Masker) -> None:
-        decide, busy, total = self._engine.decide, 0, 0
+        decide, known, busy, total = self._engine.decide, self._known, 0, 0
         levels: dict[str, tuple[int, int]] = {}  # one budget for the whole request, however it is cut into messages
         for slot in slots:
+            if busy > SLICE:
+                busy = 0
+                await asyncio.sleep(0)
             text = slot.text
             size = len(text)
+            buffer = text.encode(*CODEC)
+            mark = None if slot.name else known.mark(buffer, slot.kind)
+            base, total = total, total + len(buffer)
+            if mark is not None and known.recall(mark, levels, base):
+                busy += size >> 2
+                continue
             busy += size + SLOT
-            trail = Trail(levels, total)
+            trail, asked = Trail(levels, base), masker.asked
+            before = levels.copy() if mark is not None else levels
             if size <= SLICE and slot.kind != "arguments":
                 # The common case: looked at in one go.
-                buffer = text.encode("utf-8", "surrogatepass")
-                total += len(buffer)
                 findings = (
                     decide(buffer, 0, True, trail)[1] if not slot.name else named(decide, slot.name, buffer, trail)
                 )
-                if findings:
-                    masked = masked_text(buffer, 0, len(buffer), findings, masker.replace)
-                    if masked != text and self.enforce:
-                        slot.text = await self._settled(masked, slot.kind, masker)
-                if busy > SLICE:
-                    busy = 0
-                    await asyncio.sleep(0)
-                continue
-            total += size if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-            masked = await self._through(self._engine, masker.replace, text, slot.kind, trail)
-            if masked != text and self.enforce:
+                masked = masked_text(buffer, 0, len(buffer), findings, masker.replace) if findings else text
+            else:
+                masked = await self._through(self._engine, masker.replace, text, slot.kind, trail)
+            if masker.asked == asked:
+                if mark is not None:
+                    known.keep(mark, before, levels, trail.refused, base)
+            elif masked != text and self.enforce:
                 slot.text = await self._settled(masked, slot.kind, masker)
 
     async def _through(self, engine: Looks, replace: Replace, text: str, kind: str, trail: Trail | None = None) -> str:

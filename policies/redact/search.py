@@ -52,16 +52,19 @@ class Trail:
 
     ``resume``: by detector, where its search goes on, behind a candidate that was turned down. ``levels``: by
     detector, what was left of its budget, and where in the whole text. ``base``: where the buffer begins in it.
-    ``need``: how long the buffer must be before another look is worth it.
+    ``need``: how long the buffer must be before another look is worth it. ``refused``: each candidate that was turned
+    down, its detector, where it began behind ``begins``, and what it cost.
     """
 
-    __slots__ = ("base", "levels", "need", "resume")
+    __slots__ = ("base", "begins", "levels", "need", "refused", "resume")
 
     def __init__(self, levels: dict[str, tuple[int, int]] | None = None, base: int = 0) -> None:
         self.resume: dict[str, int] = {}
         self.levels: dict[str, tuple[int, int]] = {} if levels is None else levels
         self.base = base
+        self.begins = base
         self.need = 0
+        self.refused: list[tuple[str, int, int]] = []
 
     def shift(self, by: int) -> None:
         """Take note that ``by`` bytes were cut off the buffer's beginning."""
@@ -75,7 +78,7 @@ class Look:
     """One look at a text: the candidates that were confirmed, those turned down, and what is masked unchecked.
 
     ``found``: where a match began, and what it claims. ``refused``: a match's beginning and end, the detector's
-    name, and its budget after it. ``unasked``: candidates that begin inside of what another detector found. ``held``:
+    name, its budget after it, and what it cost. ``unasked``: candidates that begin inside of what another detector found. ``held``:
     the text from there on waits for more.
     """
 
@@ -87,7 +90,7 @@ class Look:
         self.final = final
         self.trail = trail
         self.found: list[tuple[int, Finding]] = []
-        self.refused: list[tuple[int, int, str, int, int]] = []
+        self.refused: list[tuple[int, int, str, int, int, int]] = []
         self.regions: list[Finding] = []
         self.unasked: list[Unasked] = []
 
@@ -146,14 +149,14 @@ class Look:
                     self.held = begin
                     return
                 level, last = min(FULL, level + base + at - last), base + at
-                self.refused.append((begin, at, name, level, last))
+                self.refused.append((begin, at, name, level, last, 0))
                 continue
             hit = Hit(text, spans, secret)
             verdict = check(hit)
             if verdict is False:
                 cost = weight if detector.bounded or end - begin <= _LONG else weight + 4 * (end - begin)
                 level, last = min(FULL, level + base + begin - last) - cost, base + begin
-                self.refused.append((begin, end, name, level, last))
+                self.refused.append((begin, end, name, level, last, cost))
                 at = end
                 continue
             low, high = hit.secret if verdict is True else verdict
