@@ -10,6 +10,8 @@ from typing import Any, Final
 
 #: Becomes a number of its own in every request.
 SERIAL: Final = "#" * 16
+#: The same in words, of letters only.
+WORDS: Final = "~" * 16
 _SENTENCE: Final = "Please summarise what changed since the last report and name the two largest risks. "
 _HEADERS: Final = (
     "Accept-Encoding: gzip, deflate\r\n"
@@ -29,9 +31,10 @@ _HEADERS: Final = (
 )
 
 
-def plain(size: int) -> str:
-    """Return ``size`` characters of prose in which there is nothing to find."""
-    return (_SENTENCE * (size // len(_SENTENCE) + 1))[:size]
+def plain(size: int, *, serial: bool = False) -> str:
+    """Return ``size`` characters of prose in which there is nothing to find; ``serial`` makes each one different."""
+    text = (_SENTENCE * (size // len(_SENTENCE) + 1))[:size]
+    return f"{text[:-17]} {WORDS}" if serial else text
 
 
 def telling(size: int, findings: int) -> str:

@@ -211,7 +211,7 @@ class Bench:
 
     def _count_findings(self) -> None:
         one = self.who["redact"]
-        prompts = {"clean": calls.plain(4096), "ten": calls.telling(4096, 10)}
+        prompts = {"clean": calls.plain(4096, serial=True), "ten": calls.telling(4096, 10)}
         for name, prompt in prompts.items():
             request = one.request(self.home / "requests", f"count-{name}", prompt=prompt)
             before = sidecars.findings(one)

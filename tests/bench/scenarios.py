@@ -102,12 +102,14 @@ def _policy_streams(who: Mapping[str, Contestant], folder: Path, pace: int) -> S
 
 
 def _redaction(who: Mapping[str, Contestant], folder: Path) -> Scenario:
-    clean, telling = calls.plain(4096), calls.telling(4096, 10)
+    # Each clean one is another, for redaction knows what it looked at before and found nothing in.
+    clean, telling = calls.plain(4096, serial=True), calls.telling(4096, 10)
     lanes: tuple[Lane, ...] = ()
     for variant in ("sidecar", "redact"):
         lanes += _lane(who, folder, f"{variant} clean", variant, "4k", prompt=clean)
         lanes += _lane(who, folder, f"{variant} ten", variant, "4k-ten", prompt=telling)
-    title = "4 KB prompts without anything to find, and with ten findings, 16 connections"
+    lanes += _lane(who, folder, "redact again", "redact", "4k-again", prompt=calls.plain(4096))
+    title = "4 KB prompts without anything to find, with ten findings, and a clean one again and again, 16 connections"
     return Scenario("redact", title, lanes, 16, base="sidecar clean")
 
 

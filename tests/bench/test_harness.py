@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ def provider(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     running.process.stop()
 
 
-def ask(folder: Path, port: int, path: str = PATHS["openai"], **options: bool) -> Path:
+def ask(folder: Path, port: int, path: str = PATHS["openai"], **options: Any) -> Path:
     content = calls.body(model="gpt-4o-mini", **options)
     return calls.write(folder / "request", content, path=path, port=port, key="k" * 16)
 
@@ -158,6 +159,24 @@ def test_serial_requests_differ(program: Path, tmp_path: Path) -> None:
     bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in got]
     assert len({body["messages"][0]["content"] for body in bodies}) == 50
     assert len({body["messages"][1]["content"] for body in bodies}) == 1
+
+
+def test_prompts_in_words_differ(program: Path, tmp_path: Path) -> None:
+    """The other mark becomes words that no other prompt has, and nothing that a detector could take for a number."""
+    got: list[bytes] = []
+
+    def answer(peer: socket.socket, request: bytes) -> None:
+        got.append(request)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with server(answer) as port:
+        asked = ask(tmp_path, port, prompt=calls.plain(300, serial=True))
+        assert load(program, port, asked, connections=1, seconds=20, requests=50).ok == 50
+    prompts = [json.loads(request.partition(b"\r\n\r\n")[2])["messages"][1]["content"] for request in got]
+    assert len(set(prompts)) == 50
+    assert all(
+        len(prompt) == 300 and re.fullmatch("[a-z]{4} [a-z]{4} [a-z]{4} [a-z]", prompt[-16:]) for prompt in prompts
+    )
 
 
 @pytest.mark.parametrize("step", [1, 7])

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define MARK "################"
+#define WORDS "~~~~~~~~~~~~~~~~"
 #define MAX_HEAD 32768
 #define PATIENCE INT64_C(15000000)
 
@@ -33,7 +34,7 @@ struct times {
     size_t count, room;
 };
 
-static int port, epoll, busy;
+static int port, epoll, busy, in_words;
 static char *template, sample[161];
 static size_t template_size, mark;
 static struct caller *callers;
@@ -100,13 +101,25 @@ static int push(struct caller *c)
 
 static void lost(struct caller *c, long *why);
 
+static void spell(char *words, unsigned long long number)
+{
+    for (int i = 15; i >= 0; i--) {
+        words[i] = i % 5 == 4 ? ' ' : (char)('a' + number % 26);
+        if (i % 5 != 4)
+            number /= 26;
+    }
+}
+
 static void begin(struct caller *c)
 {
     if ((limit && begun >= limit) || now_us() >= until)
         return;
     if (mark) {
         char digits[17];
-        sprintf(digits, "%016llu", serial++);
+        if (in_words)
+            spell(digits, serial++);
+        else
+            sprintf(digits, "%016llu", serial++);
         memcpy(c->request + mark, digits, 16);
     }
     begun++;
@@ -300,6 +313,8 @@ static void read_template(const char *path)
     template_size = fread(template, 1, 8 << 20, file);
     fclose(file);
     char *found = memmem(template, template_size, MARK, 16);
+    if (!found && (found = memmem(template, template_size, WORDS, 16)))
+        in_words = 1;
     mark = found ? (size_t)(found - template) : 0;
 }
 
