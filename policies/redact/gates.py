@@ -18,8 +18,8 @@ NAME: Final = (
 )
 #: The same, where a secret stands in markup, behind a type or in a sentence.
 WORD: Final = "(?i)pass|pwd|secret|token|key|salt|credential|access|wort|contrase|senha|wachtwoord|pin[ \\tは是：]"
-#: Two digits, and what stands between the digits of a number.
-NUMBER: Final = r"\d[ ./()-]{0,17}\d"
+#: Two digits, and what stands between the digits of a number; the first one begins a word, or stands behind two letters.
+NUMBER: Final = r"\b(?:[A-Za-z]{2})?\d[ ./()-]{0,17}\d"
 #: What joins the parts of names and addresses.
 SIGN: Final = r"[_=:$~@-]|(?i:\.(?:int|corp|lan|loc|svc|priv|home)|[0-9a-f]\.[0-9a-f]|net[ \t]user)"
 #: The single characters among those: whatever needs one of them needs a sign.
