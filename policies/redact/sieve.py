@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from re2 import _re2
 
@@ -13,7 +13,21 @@ from policies.redact.runs import LONG_RUN
 _ANYWHERE: Final = _re2.RE2.Anchor.UNANCHORED
 _NEVER: Final = "[^\\x00-\\x{10FFFF}]"
 #: At the end only: what a set finds it notes at each place anew, and so a pattern that matches everywhere doubles its cost.
+#: RE2's sets answer "nothing" when they run out of memory, and with this "not even that".
 _ALWAYS: Final = rb"\z"
+#: What a set may take, in bytes: first what all but the largest need.
+_MEMORY: Final = (64 << 20, 256 << 20)
+
+
+def _compiled(patterns: Sequence[bytes]) -> Any:
+    """Return the set of ``patterns``, None if they are too large together: asked all the same, RE2 ends the process."""
+    for memory in _MEMORY:
+        made = _re2.Set(_ANYWHERE, options(captures=False, memory=memory))
+        for pattern in patterns:
+            made.Add(pattern)
+        if made.Compile():
+            return made
+    return None
 
 
 class _Family:
@@ -24,15 +38,13 @@ class _Family:
     def __init__(self, hints: Sequence[str], members: Sequence[int]) -> None:
         self.members = list(members)
         """The place, among all detectors, of each one whose hint is here."""
-        self._set = _re2.Set(_ANYWHERE, options(captures=False, memory=64 << 20))
-        for hint in hints:
-            self._set.Add(hint.encode())
-        self._set.Add(_ALWAYS)  # RE2's sets answer "nothing" when they run out of memory; this one never may
-        self._set.Compile()
+        self._set = _compiled([*(hint.encode() for hint in hints), _ALWAYS])
         self._none = [len(hints)]
 
     def occur(self, text: bytes) -> Sequence[int] | None:
         """Return which hints occur in ``text``, None if that cannot be told."""
+        if self._set is None:
+            return None
         found: list[int] = self._set.Match(text)
         if found == self._none:
             return ()

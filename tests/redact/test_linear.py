@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.redact import search
+from policies.redact import search, sieve
+from policies.redact.config import Pattern
 from policies.redact.detector import Detector
 from policies.redact.engine import Engine
 from policies.redact.groups import BY_NAME
@@ -283,11 +284,20 @@ def test_a_prefilter_out_of_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
     for broken in ("first", "others"):
         made = Engine(builtin(("pii",)))
-        sieve = made._sieve
-        for family in [sieve._first] if broken == "first" else [*sieve._gated, *sieve._runs]:
+        asked = made._sieve
+        for family in [asked._first] if broken == "first" else [*asked._gated, *asked._runs]:
             monkeypatch.setattr(family, "_set", Broken())
         found = made.decide(b"to ann@example.com", 0, True)[1]
         assert [f.detector.name for f in found] == ["email"], broken
+
+
+def test_patterns_too_large_for_a_prefilter_are_asked_singly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RE2 ends the process if a set is asked that did not compile: however many patterns, each is then asked by itself."""
+    monkeypatch.setattr(sieve, "_MEMORY", (1 << 16, 1 << 17))
+    house = [Pattern(name=f"k{n}", regex=rf"k{n}=[\pL\pN]{{8,64}}").detector() for n in range(20)]
+    made = Engine([*builtin(("pii",)), *house])
+    found = made.decide(b"k3=abcdefghij ann@example.com k12=12345678", 0, True)[1]
+    assert [f.detector.name for f in found] == ["k3", "email", "k12"]
 
 
 def test_what_was_never_seen_costs_little_more() -> None:
