@@ -35,6 +35,7 @@ VALUE = "q7Rw2xLp9TzK4mVn8BcD"
         ("**API key**: `zx81zx82zx83`", "**API key**: `[API_KEY]`"),
         ("Loaded DB_PASSWORD -> hunter2x9", "Loaded [PASSWORD]"),
         ('variable "db_password" {\n  type = string\n  default = "hunter2x9"\n}', 'variable "db_password" {\n  type = string\n  default = "[API_KEY]"\n}'),
+        ("setx \u017fecret hunter2x9", "setx \u017fecret [API_KEY]"),
         ("mein Passwort lautet hunter2x9", "mein Passwort lautet [PASSWORD]"),
         ("la contraseña es hunter2x9", "la contraseña es [PASSWORD]"),
         ("DB_PASSWORDはhunter2x9です", "DB_PASSWORDは[PASSWORD]です"),

@@ -123,7 +123,7 @@ DETECTORS: Final = (
                   r"|[ \t]{1,3}(?:string[ \t]{0,3}=[ \t]{0,3})?(?:\"[^\"\s]|'[^'\s])|[,;|][ \t]{0,2}[\"']?[\w+/=.-]{8})|(?i)\bpass(?:word|wd|phrase)[ \t]{1,3}(?:\d[ \t]{1,2})?[A-Za-z!@#$%^&*_.+-]*\d"),
     Detector("command_secret", rf"\b(?:ENV|ARG|setenv|setx|set|env:set|config:set)(?:[ \t]-[a-zA-Z]{{1,3}})?[ \t]{{1,4}}(?i:{_NAME}[\w-]*)[ \t]{{1,4}}"
              r"[\"']?([^\s\"'=$-][^\s\"']*\d[^\s\"']*)", cap=512, group="secrets", priority=75, weight=DEAR, check=_mixed_value, gate=WORD,
-             hint=r"\b(?:ENV|ARG|setenv|setx|set|env:set|config:set)(?:[ \t]-[a-zA-Z]{1,3})?[ \t]{1,4}[\w.-]{3}"),
+             hint=r"\b(?:ENV|ARG|setenv|setx|set|env:set|config:set)(?:[ \t]-[a-zA-Z]{1,3})?[ \t]{1,4}(?i:[\w.-]{3})"),
     Detector("call_secret", rf"(?i)[\"']{_NAME}[\"'],[ \t]{{0,4}}(?:\"([^\"\n]*\d[^\"\n]*)\"|'([^'\n]*\d[^'\n]*)')", group="secrets",
              priority=84, weight=DEAR, check=_told, cap=512, gate=WORD,
              hint=r"(?i)(?:password|passwd|phrase|pwd|secret|token|key|salt)[\"'],[ \t]{0,4}(?:\"[^\"\n]|'[^'\n])"),
