@@ -195,8 +195,8 @@ class Repeat(Node):
             # Long counters make the automaton large; a run without white space ends by itself soon enough.
             loose = self.high > _COUNT and self.node.solid
             return _repeat(self.node.text(), 0, INFINITY if loose else self.high)
-        if self.high == 1:
-            return self.node.begun()
+        if self.high < 2:
+            return self.node.begun() if self.high else ""
         return _repeat(self.node.loose(), 0, self.high if self.high == INFINITY else self.high - 1) + self.node.begun()
 
 

@@ -91,6 +91,7 @@ def test_any_pattern_finds_what_re2_finds(seed: int) -> None:
         (r"(?i)(?-i:k)(?s:.)1", "k\n1"),
         (r"(?-s)(?s:.)1", "a\n1"),  # flags within flags
         (r"(?i)ks-\d", "K\u017f-1 \u212as-2"),  # letters of ASCII that a case makes wider
+        (r"a\d(?:bc){0}\B", "x a1b y"),  # nothing, and no brace
     ],
 )
 def test_what_a_match_may_begin_with(regex: str, text: str) -> None:
