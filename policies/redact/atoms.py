@@ -67,20 +67,22 @@ class Node:
 class Atom(Node):
     """One character, class or escape: exactly one character wide; ``folded``: whatever its case."""
 
-    __slots__ = ("raw",)
+    __slots__ = ("matched", "raw")
 
     def __init__(self, raw: str, folded: bool = False) -> None:
-        wide = 128 in characters(f"(?i:{raw})" if folded else raw)
+        #: What it matches, as :func:`characters` tells it: a long s without case is any s.
+        self.matched = characters(f"(?i:{raw})" if folded else raw)
+        wide = 128 in self.matched
         super().__init__(1, 1, 4 if wide else 1, wide)
         self.raw = raw
 
     @property
     def solid(self) -> bool:
         """Tell whether this matches no white space."""
-        return characters(self.raw).isdisjoint(SPACE)
+        return self.matched.isdisjoint(SPACE)
 
     def word(self) -> bool:
-        return characters(self.raw).isdisjoint(BETWEEN)
+        return self.matched.isdisjoint(BETWEEN)
 
     def text(self) -> str:
         return self.raw
@@ -96,7 +98,7 @@ class Atom(Node):
         return (bytes(matched), True) if len(matched) == 1 and 128 not in matched else (b"", False)
 
     def loud(self) -> bool:
-        return characters(self.raw).isdisjoint(QUIET)
+        return self.matched.isdisjoint(QUIET)
 
 
 class Assertion(Node):

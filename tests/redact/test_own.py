@@ -103,6 +103,15 @@ def test_what_a_match_may_begin_with(regex: str, text: str) -> None:
         assert through([text[i : i + size] for i in range(0, len(text), size)], own=made) == whole
 
 
+def test_a_long_s_without_case_is_any_s() -> None:
+    """A pattern that folds a letter beyond ASCII onto plain words is looked for in plain words, too."""
+    for regex in ("(?i)\u017fauce", "(?i)hou\u017fe", "(?i)\u212aiosk"):
+        made = _own(regex)
+        for text in ("my sauce", "a House", "the kiosk"):
+            wanted = re2.sub(regex, "<X>", text)
+            assert through([text], own=made) == through(list(text), own=made) == wanted
+
+
 def test_max_length_counts_characters() -> None:
     """`max_length` is a number of characters in any script, and no stream waits for more of them than `check` prints."""
     for regex, longest, text, masked in (
