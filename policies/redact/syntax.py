@@ -10,11 +10,15 @@ Syntax: https://github.com/google/re2/wiki/Syntax.
 
 from __future__ import annotations
 
+from typing import Final
+
 from policies.redact.alphabet import PatternError
 from policies.redact.atoms import Assertion, Atom, Node
 from policies.redact.nodes import INFINITY, Choice, Flags, Repeat, Sequence
 
 __all__ = ["INFINITY", "Node", "PatternError", "parse"]
+
+_NOTHING: Final = "`{}` has nothing to repeat"
 
 
 class _Parser:
@@ -88,6 +92,13 @@ class _Parser:
         self.at = end + 1
         return int(low), int(high) if high else INFINITY if comma else int(low)
 
+    def counted(self) -> bool:
+        """Tell whether something is repeated here: behind ``(?i)`` or ``\\Q\\E``, RE2 would repeat what stands before them."""
+        at = self.at
+        found = self.peek() in tuple("*+?") or (self.peek() == "{" and self.bounds() is not None)
+        self.at = at
+        return found
+
     def item(self) -> Node | str:
         """Return the next piece; a string is a change of flags such as ``(?i)``."""
         char = self.pattern[self.at]
@@ -97,11 +108,11 @@ class _Parser:
             return self.character_class()
         if char == "\\":
             return self.escape()
+        if self.counted():
+            raise PatternError(_NOTHING.format(char))
         self.at += 1
         if char in "^$":
             return Assertion(char)
-        if char in "*+?":
-            raise PatternError(f"`{char}` has nothing to repeat")
         return Atom("\\" + char if char in "{}" else char, self.folded)
 
     def group(self) -> Node | str:
@@ -154,7 +165,7 @@ class _Parser:
         self.at += 1
         return Atom(self.pattern[start : self.at], self.folded)
 
-    def escape(self) -> Node:
+    def escape(self) -> Node | str:
         pattern, start = self.pattern, self.at
         char = pattern[start + 1 : start + 2]
         self.at += 2
@@ -165,8 +176,15 @@ class _Parser:
         if char == "Q":
             end = pattern.find("\\E", self.at)
             literal = pattern[self.at : end if end >= 0 else None]
-            self.at = end + 2 if end >= 0 else len(pattern)
-            return Sequence([Atom("\\" + c if not c.isalnum() and c.isascii() else c, self.folded) for c in literal])
+            behind = pattern[end + 2 :] if end >= 0 else ""
+            # Each character by itself: what counts behind them counts the last one only.
+            plain = "".join("\\" + c if not c.isalnum() and c.isascii() else c for c in literal)
+            self.pattern, self.at = pattern[:start] + plain + behind, start
+            if literal:
+                return self.item()
+            if self.counted():
+                raise PatternError(_NOTHING.format(self.peek()))
+            return Sequence([])
         if char == "C":
             raise PatternError("`\\C` matches single bytes, which text does not have")
         if char in "pPx" and pattern[self.at : self.at + 1] == "{":

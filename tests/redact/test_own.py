@@ -103,6 +103,21 @@ def test_what_a_match_may_begin_with(regex: str, text: str) -> None:
         assert through([text[i : i + size] for i in range(0, len(text), size)], own=made) == whole
 
 
+@pytest.mark.parametrize(
+    ("regex", "text", "masked"),
+    [
+        (r"\Qab\E{3}\d", "x abbb1 y", "x <X> y"),
+        (r"\QX-\E+\d", "X--1 X-X-1", "<X> X-<X>"),
+        (r"\Qa.\E?\d", "a1 a.1 .1", "<X> <X> .1"),
+        (r"\Q\Ea\Q\\E\d", r"a\1", "<X>"),
+    ],
+)
+def test_what_counts_behind_a_quote_counts_its_last_character(regex: str, text: str, masked: str) -> None:
+    """`\\Qab\\E{3}` is `abbb`, as RE2 has it, in a whole text and character by character."""
+    made = _own(regex)
+    assert through([text], own=made) == through(list(text), own=made) == masked
+
+
 def test_a_long_s_without_case_is_any_s() -> None:
     """A pattern that folds a letter beyond ASCII onto plain words is looked for in plain words, too."""
     for regex in ("(?i)\u017fauce", "(?i)hou\u017fe", "(?i)\u212aiosk"):
