@@ -23,8 +23,11 @@ async def stall(body: dict[str, Any], mode: str) -> tuple[float, float]:
 async def test_many_small_texts_yield(mode: str) -> None:
     """A body of a hundred thousand short strings stalls nobody: they are found as they are looked at."""
     body = {**chat("x"), "x_rows": [{"a": "hello", "b": "world"} for _ in range(50_000)]}
-    worst = min([(await stall(body, mode))[0] for _ in range(2)])
-    assert worst < 0.05 * slowness(), worst
+    most = 0.05 * slowness()
+    worst = (await stall(body, mode))[0]
+    if worst >= most:  # a shared machine is slower at times
+        worst = (await stall(body, mode))[0]
+    assert worst < most, worst
 
 
 async def test_arguments_dense_with_findings_cost_what_their_size_costs() -> None:
@@ -39,7 +42,7 @@ async def test_arguments_dense_with_findings_cost_what_their_size_costs() -> Non
         return made
 
     whole = min([(await stall(body(2_000), "mask"))[1] for _ in range(2)])
-    assert whole < 0.2, whole  # some 40 microseconds for each; it was 200
+    assert whole < 0.2 * slowness(), whole  # some 40 microseconds for each; it was 200
 
 
 async def test_many_names_that_are_masked_cost_what_their_number_costs() -> None:
@@ -49,7 +52,10 @@ async def test_many_names_that_are_masked_cost_what_their_number_costs() -> None
         return {**chat("x"), "x_people": {f"u{i}@example.com": 1 for i in range(members)}}
 
     worst, whole = min([await stall(body(10_000), "mask") for _ in range(2)], key=lambda pair: pair[1])
-    assert whole < 1.0 and worst < 0.05, (worst, whole)  # some 12 microseconds for each; of 2,000 it was 310
+    assert whole < slowness() and worst < 0.05 * slowness(), (
+        worst,
+        whole,
+    )  # some 12 microseconds for each; of 2,000 it was 310
 
 
 def test_a_whole_answer_dense_with_findings_costs_what_its_size_costs() -> None:

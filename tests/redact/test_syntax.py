@@ -149,7 +149,7 @@ def test_a_detector_is_asked_wherever_it_matches(name: str) -> None:
     detector = BY_NAME[name]
     hint, gate = compile_union([detector.hint]), compile_union([detector.gate or "."])
     rng = random.Random(name)
-    for _ in range(400):
+    for _ in range(250):
         raw = drawn(detector.node, rng, rng.choice((0, 2, 10, 40))).encode()
         low = detector.scan(ANYWHERE, raw, 0, len(raw))[0][0]
         for needed in (hint, gate):
