@@ -15,7 +15,7 @@ Levels = dict[str, tuple[int, int]]
 Refused = tuple[str, int, int]
 #: Shorter texts are looked at as quickly as they are recognised; hashing longer ones would hold the loop. In bytes.
 _SHORTEST: Final = 256
-_LONGEST: Final = 1 << 20
+LONGEST: Final = 1 << 20
 _MOST: Final = 10_000
 #: A text in which more was turned down is looked at again.
 _REFUSED: Final = 32
@@ -36,7 +36,7 @@ class Known:
 
     def mark(self, text: bytes, kind: str) -> bytes | None:
         """Return what a text of this kind is known by, None for one that is too short or too long to be kept."""
-        if not _SHORTEST <= len(text) <= _LONGEST:
+        if not _SHORTEST <= len(text) <= LONGEST:
             return None
         return blake2b(text, digest_size=16, key=self._key, person=kind[:16].encode()).digest()
 

@@ -14,7 +14,7 @@ from policies.redact.config import RedactConfig
 from policies.redact.detector import Detector
 from policies.redact.engine import DetectorFailed, Engine
 from policies.redact.json_lane import JsonLane
-from policies.redact.known import Known
+from policies.redact.known import LONGEST, Known
 from policies.redact.lanes import CODEC, Lane, Looks, PlainLane, Replace, masked_text
 from policies.redact.mask import Action, Direction, Masker, failed
 from policies.redact.named import named
@@ -132,9 +132,12 @@ class Redact(Policy[RedactConfig]):
                 await asyncio.sleep(0)
             text = slot.text
             size = len(text)
-            buffer = text.encode(*CODEC)
-            mark = None if slot.name else known.mark(buffer, slot.kind)
-            base, total = total, total + len(buffer)
+            if size <= LONGEST:
+                buffer = text.encode(*CODEC)
+                length, mark = len(buffer), None if slot.name else known.mark(buffer, slot.kind)
+            else:  # of a text that is looked at in slices no second copy is held
+                length, mark = size if text.isascii() else len(text.encode(*CODEC)), None
+            base, total = total, total + length
             if mark is not None and known.recall(mark, levels, base):
                 busy += size >> 2
                 continue
