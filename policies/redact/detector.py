@@ -81,7 +81,9 @@ class Detector:
 
     ``secret`` is the group that is replaced (0: the whole match). ``check`` confirms a candidate. Overlapping
     findings are settled by ``priority``, then length, then position. ``cap`` bounds a match in bytes where the
-    pattern does not, ``longest`` in characters. ``hint`` is a cheaper pattern that occurs wherever this one does, best one that counts little before its first characters are known; ``core`` is one that occurs
+    pattern does not, ``longest`` in characters. ``hint`` is a cheaper pattern that occurs wherever this one does, best one that
+    counts little before its first characters are known; ``gate`` is one of :mod:`policies.redact.gates` that must occur
+    for the hint to be looked for at all, by default a long run or a sign if each match holds one; ``core`` is one that occurs
     inside of each match, ``after`` one that must occur in the :data:`NEAR` bytes before it. ``aligned`` says that matches begin where words or signs do. ``yields``: a candidate that
     begins inside of another detector's finding of higher priority is not checked. ``weight`` is what a candidate
     that is turned down costs, in bytes of the text's budget: some 36 for a microsecond. Raise

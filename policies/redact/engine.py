@@ -1,6 +1,7 @@
 """Finds what detectors look for, in a whole text or in a text that is still growing.
 
-All patterns match the original text. :mod:`policies.redact.sieve` says which patterns can occur at all; those run singly. Overlaps are settled once. How far a growing text is decided is :mod:`policies.redact.front`'s to say.
+All patterns match the original text. :mod:`policies.redact.sieve` says which patterns can occur at all; those run singly.
+Overlaps are settled once. How far a growing text is decided is :mod:`policies.redact.front`'s to say.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Engine:
             for begin, end, name, level, last, cost in look.refused:
                 if begin < decided:
                     trail.levels[name] = level, last
-                    trail.refused.append((name, last - trail.begins, cost))
+                    if trail.refused is not None:
+                        trail.refused.append((name, last - trail.begins, cost))
                     if decided < end:
                         kept[name] = end
             trail.resume = kept

@@ -142,8 +142,9 @@ class Redact(Policy[RedactConfig]):
                 busy += size >> 2
                 continue
             busy += size + SLOT
-            trail, asked = Trail(levels, base), masker.asked
-            before = levels.copy() if mark is not None else levels
+            trail, asked, before = Trail(levels, base), masker.asked, levels
+            if mark is not None:
+                trail.refused, before = [], levels.copy()
             if size <= SLICE and slot.kind != "arguments":
                 # The common case: looked at in one go.
                 findings = (
@@ -153,7 +154,7 @@ class Redact(Policy[RedactConfig]):
             else:
                 masked = await self._through(self._engine, masker.replace, text, slot.kind, trail)
             if masker.asked == asked:
-                if mark is not None:
+                if mark is not None and trail.refused is not None:
                     known.keep(mark, before, levels, trail.refused, base)
             elif masked != text and self.enforce:
                 slot.text = await self._settled(masked, slot.kind, masker)

@@ -52,8 +52,8 @@ class Trail:
 
     ``resume``: by detector, where its search goes on, behind a candidate that was turned down. ``levels``: by
     detector, what was left of its budget, and where in the whole text. ``base``: where the buffer begins in it.
-    ``need``: how long the buffer must be before another look is worth it. ``refused``: each candidate that was turned
-    down, its detector, where it began behind ``begins``, and what it cost.
+    ``need``: how long the buffer must be before another look is worth it. ``refused``: None, or a list that takes
+    note of each candidate that was turned down: its detector, where it began behind ``begins``, and what it cost.
     """
 
     __slots__ = ("base", "begins", "levels", "need", "refused", "resume")
@@ -64,7 +64,7 @@ class Trail:
         self.base = base
         self.begins = base
         self.need = 0
-        self.refused: list[tuple[str, int, int]] = []
+        self.refused: list[tuple[str, int, int]] | None = None
 
     def shift(self, by: int) -> None:
         """Take note that ``by`` bytes were cut off the buffer's beginning."""

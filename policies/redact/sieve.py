@@ -69,7 +69,7 @@ class Sieve:
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self._size = len(detectors)
         self._long = [n for n, detector in enumerate(detectors) if detector.hint == LONG_RUN]
-        """Places of the detectors that are asked wherever a long run is."""
+        """Places of the detectors that are asked wherever a long run is: it is all that can be told beforehand."""
         families: dict[tuple[str, str], list[int]] = {}
         for n, detector in enumerate(detectors):
             if detector.hint != LONG_RUN:

@@ -145,8 +145,8 @@ def test_refusals_are_counted_and_shown(program: Path, tmp_path: Path) -> None:
     assert "429 {'error':'slow'}" in seen.complaint()
 
 
-def test_serial_requests_differ(program: Path, tmp_path: Path) -> None:
-    """The mark in a request becomes a number that no other request has; all else stays, and stays valid JSON."""
+def fifty(program: Path, folder: Path, **options: Any) -> list[list[str]]:
+    """Send a request fifty times; return the texts of each one's messages, as they arrived."""
     got: list[bytes] = []
 
     def answer(peer: socket.socket, request: bytes) -> None:
@@ -154,29 +154,23 @@ def test_serial_requests_differ(program: Path, tmp_path: Path) -> None:
         peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     with server(answer) as port:
-        assert load(program, port, ask(tmp_path, port, serial=True), connections=1, seconds=20, requests=50).ok == 50
-    assert len(set(got)) == 50
+        assert load(program, port, ask(folder, port, **options), connections=1, seconds=20, requests=50).ok == 50
     bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in got]
-    assert len({body["messages"][0]["content"] for body in bodies}) == 50
-    assert len({body["messages"][1]["content"] for body in bodies}) == 1
+    return [[message["content"] for message in body["messages"]] for body in bodies]
+
+
+def test_serial_requests_differ(program: Path, tmp_path: Path) -> None:
+    """The mark in a request becomes a number that no other request has; all else stays, and stays valid JSON."""
+    systems, prompts = zip(*fifty(program, tmp_path, serial=True), strict=True)
+    assert (len(systems), len(set(systems)), len(set(prompts))) == (50, 50, 1)
 
 
 def test_prompts_in_words_differ(program: Path, tmp_path: Path) -> None:
     """The other mark becomes words that no other prompt has, and nothing that a detector could take for a number."""
-    got: list[bytes] = []
-
-    def answer(peer: socket.socket, request: bytes) -> None:
-        got.append(request)
-        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-
-    with server(answer) as port:
-        asked = ask(tmp_path, port, prompt=calls.plain(300, serial=True))
-        assert load(program, port, asked, connections=1, seconds=20, requests=50).ok == 50
-    prompts = [json.loads(request.partition(b"\r\n\r\n")[2])["messages"][1]["content"] for request in got]
-    assert len(set(prompts)) == 50
-    assert all(
-        len(prompt) == 300 and re.fullmatch("[a-z]{4} [a-z]{4} [a-z]{4} [a-z]", prompt[-16:]) for prompt in prompts
-    )
+    systems, prompts = zip(*fifty(program, tmp_path, prompt=calls.plain(300, serial=True)), strict=True)
+    assert (len(prompts), len(set(prompts)), len(set(systems))) == (50, 50, 1)
+    assert {len(prompt) for prompt in prompts} == {300}
+    assert all(re.fullmatch("[a-z]{4} [a-z]{4} [a-z]{4} [a-z]", prompt[-16:]) for prompt in prompts)
 
 
 @pytest.mark.parametrize("step", [1, 7])

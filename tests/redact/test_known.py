@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from policies.redact import Redact, search
 from policies.redact import known as known_texts
 from policies.redact.checks import card
 from policies.redact.engine import Engine
+from policies.redact.lanes import PlainLane
 from proxy.call import Call
-from tests.redact.helpers import call, policy
+from tests.redact.helpers import call, engine, policy, word
 
 CLEAN = "The report says what changed since spring, and names the two largest risks of the plan. " * 12
 SECRET = CLEAN + "Write to ann@example.com."
@@ -109,3 +111,18 @@ async def test_of_what_is_known_little_is_kept(monkeypatch: pytest.MonkeyPatch) 
     assert len(texts) <= 40
     assert all(len(mark) == 16 for mark in texts) and set(texts.values()) == {()}
     assert made._known.mark(CLEAN.encode(), "content") != other._known.mark(CLEAN.encode(), "content")
+
+
+def test_a_stream_takes_note_of_nothing() -> None:
+    """What is turned down in an answer that goes on and on is not kept: there is nobody to ask for it."""
+    lane = PlainLane(engine(("pii",)), word)
+    rng = random.Random(2)
+    rows = [f"{number} {'word ' * 60}" for number in nearly(rng, 500).split()]  # few enough that no budget is spent
+    for row in rows:
+        lane.feed(row)
+    tracemalloc.start()
+    for row in rows * 5:
+        lane.feed(row)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 50_000, kept  # a note of each of these 2,500 was 200,000
